@@ -1,0 +1,69 @@
+"""Where the cubes lie at the start of an episode, drawn from a seed.
+
+Every cube is where the gripper can pick it up from above, clear of the others, of the bin and of
+the folded arm. The same seed gives the same layout on every machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sim.reach import PAN_AXIS_X_M, joints_for_tip_deg
+
+CUBE_NAMES = ("red_cube", "green_cube", "blue_cube")
+CUBE_HALF_M = 0.014
+
+# Polar region around the pan axis; bearings are positive to the robot's left, the bin is right.
+RADIUS_M = (0.15, 0.27)
+BEARING_DEG = (-18.0, 55.0)
+MIN_CUBE_GAP_M = 0.060
+MIN_BIN_GAP_M = 0.100
+MIN_TIP_GAP_M = 0.065
+BIN_M = np.array([0.19, -0.20])
+FOLDED_TIP_M = np.array([0.18, 0.0])
+PICK_PITCH_DEG = 80.0
+MAX_DRAWS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class CubePose:
+    """A cube lying on the desk."""
+
+    name: str
+    x_m: float
+    y_m: float
+    yaw_deg: float
+
+
+def sample_layout(seed: int) -> tuple[CubePose, ...]:
+    """Draw one pose per cube, in the order of CUBE_NAMES."""
+    rng = np.random.default_rng(seed)
+    placed: list[CubePose] = []
+    for _ in range(MAX_DRAWS):
+        radius_m = rng.uniform(*RADIUS_M)
+        bearing_rad = np.deg2rad(rng.uniform(*BEARING_DEG))
+        yaw_deg = float(rng.uniform(-45.0, 45.0))
+        spot_m = np.array(
+            [PAN_AXIS_X_M + radius_m * np.cos(bearing_rad), radius_m * np.sin(bearing_rad)]
+        )
+        if _is_free(spot_m, placed):
+            name = CUBE_NAMES[len(placed)]
+            placed.append(CubePose(name, float(spot_m[0]), float(spot_m[1]), yaw_deg))
+            if len(placed) == len(CUBE_NAMES):
+                return tuple(placed)
+    raise RuntimeError(f"no layout of {len(CUBE_NAMES)} cubes found in {MAX_DRAWS} draws")
+
+
+def _is_free(spot_m: np.ndarray, placed: list[CubePose]) -> bool:
+    gaps_m = [float(np.hypot(spot_m[0] - cube.x_m, spot_m[1] - cube.y_m)) for cube in placed]
+    return (
+        all(gap_m >= MIN_CUBE_GAP_M for gap_m in gaps_m)
+        and np.hypot(*(spot_m - BIN_M)) >= MIN_BIN_GAP_M
+        and np.hypot(*(spot_m - FOLDED_TIP_M)) >= MIN_TIP_GAP_M
+        and all(
+            joints_for_tip_deg(np.array([*spot_m, z_m]), PICK_PITCH_DEG) is not None
+            for z_m in (0.01, 0.07)
+        )
+    )

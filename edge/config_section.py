@@ -1,0 +1,152 @@
+"""Read one mapping of a YAML file strictly: every key known, present, typed and in range.
+
+Each error is one line: file, key, value found, what is allowed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+
+class ProfileError(Exception):
+    """A profile that is absent, malformed, or out of range; the text is one line for a user."""
+
+
+class Section:
+    """Take keys out of a mapping one by one, then `finish` refuses what was not taken."""
+
+    def __init__(self, value: Any, file: str, key: str = "") -> None:
+        self.file = file
+        self.key = key
+        if not isinstance(value, Mapping):
+            raise ProfileError(f"{self._at()}: {_shown(value)} is not a mapping of keys to values")
+        self._values = dict(value)
+
+    def child(self, key: str) -> Section:
+        """Take a nested mapping."""
+        return Section(self._take(key), self.file, self._path(key))
+
+    def children(self, key: str) -> list[Section]:
+        """Take a list of mappings, at least one."""
+        values = self._take(key)
+        if not isinstance(values, list) or not values:
+            raise ProfileError(f"{self._at(key)}: {_shown(values)} is not a list with entries")
+        return [
+            Section(value, self.file, f"{self._path(key)}[{index}]")
+            for index, value in enumerate(values)
+        ]
+
+    def names(self) -> list[str]:
+        """Return the keys not taken yet, in file order."""
+        return [str(key) for key in self._values]
+
+    def text(self, key: str, allowed: tuple[str, ...] | None = None) -> str:
+        """Take a string, one of `allowed` when given."""
+        value = self._take(key)
+        if not isinstance(value, str) or not value:
+            raise ProfileError(f"{self._at(key)}: {_shown(value)} is not a text")
+        if allowed is not None and value not in allowed:
+            raise ProfileError(f"{self._at(key)}: '{value}'; allowed: {', '.join(allowed)}")
+        return value
+
+    def optional_text(self, key: str) -> str | None:
+        """Take a string or null; the key itself must be there."""
+        if key in self._values and self._values[key] is None:
+            del self._values[key]
+            return None
+        return self.text(key)
+
+    def number(self, key: str, low: float, high: float) -> float:
+        """Take a finite number within low..high, both ends allowed."""
+        return _number(self._take(key), low, high, self._at(key))
+
+    def integer(self, key: str, low: int, high: int) -> int:
+        """Take a whole number within low..high, both ends allowed."""
+        value = self._take(key)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ProfileError(
+                f"{self._at(key)}: {_shown(value)}; allowed: a whole number {low}..{high}"
+            )
+        return value
+
+    def optional_integer(self, key: str, low: int, high: int) -> int | None:
+        """Take a whole number within low..high, or null; the key itself must be there."""
+        if key in self._values and self._values[key] is None:
+            del self._values[key]
+            return None
+        return self.integer(key, low, high)
+
+    def numbers(self, key: str, count: int, low: float, high: float) -> tuple[float, ...]:
+        """Take a list of `count` numbers, each within low..high."""
+        values = self._take(key)
+        if not isinstance(values, list) or len(values) != count:
+            raise ProfileError(f"{self._at(key)}: {_shown(values)}; allowed: a list of {count}")
+        return tuple(
+            _number(value, low, high, f"{self._at(key)}[{index}]")
+            for index, value in enumerate(values)
+        )
+
+    def fail(self, key: str, problem: str) -> ProfileError:
+        """Make the error for a value that only the caller can judge."""
+        return ProfileError(f"{self._at(key)}: {problem}")
+
+    def finish(self) -> None:
+        """Refuse the keys nobody took."""
+        if self._values:
+            unknown = ", ".join(f"'{key}'" for key in self.names())
+            raise ProfileError(f"{self._at()}: unknown key {unknown}; remove it or check its name")
+
+    def _take(self, key: str) -> Any:
+        if key not in self._values:
+            raise ProfileError(f"{self._at(key)}: this key is missing and has no default")
+        return self._values.pop(key)
+
+    def _path(self, key: str) -> str:
+        return f"{self.key}.{key}" if self.key else key
+
+    def _at(self, key: str = "") -> str:
+        path = self._path(key) if key else self.key
+        return f"{self.file}: {path}" if path else self.file
+
+
+def section_from_yaml(text: str, file: str) -> Section:
+    """Parse YAML text into a Section; `file` is the name that errors show."""
+    try:
+        return Section(yaml.load(text, _StrictLoader), file)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise ProfileError(f"{file}: line {line}: not valid YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise ProfileError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """A safe loader that refuses a key listed twice; YAML would keep the last one silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key_node, _ in node.value:
+            key = key_node.value
+            if isinstance(key_node, yaml.ScalarNode) and key in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"key '{key}' is listed twice", problem_mark=key_node.start_mark
+                )
+            seen.add(key if isinstance(key_node, yaml.ScalarNode) else id(key_node))
+        return super().construct_mapping(node, deep)
+
+
+def _number(value: Any, low: float, high: float, at: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ProfileError(f"{at}: {_shown(value)} is not a number; allowed: {low:g}..{high:g}")
+    if not math.isfinite(value) or not low <= value <= high:
+        raise ProfileError(f"{at}: {value:g}; allowed: {low:g}..{high:g}")
+    return float(value)
+
+
+def _shown(value: Any) -> str:
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."

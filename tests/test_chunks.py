@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+
+from edge.chunks import ChunkBuffer
+
+HZ = 10.0
+
+
+def buffer(blend_s=0.0, max_chunk_age_s=10.0, n_joints=2):
+    return ChunkBuffer(n_joints, HZ, blend_s, max_chunk_age_s)
+
+
+def ramp(start, n_actions=10, step=1.0):
+    column = start + step * np.arange(n_actions, dtype=np.float64)
+    return np.stack([column, -column], axis=1)
+
+
+def test_nothing_put_gives_no_goal():
+    assert buffer().goal_at(0.0) is None
+    assert buffer().remaining_s(0.0) == 0.0
+
+
+def test_actions_are_due_one_period_apart_and_interpolated_between():
+    chunks = buffer()
+    chunks.put(ramp(0.0), observed_s=5.0, now_s=5.0)
+    for t_s, expected in [(5.0, 0.0), (5.1, 1.0), (5.25, 2.5), (5.9, 9.0), (5.95, 9.0)]:
+        np.testing.assert_allclose(chunks.goal_at(t_s), [expected, -expected], atol=1e-9)
+    assert chunks.number_in_use == 0
+
+
+def test_exhausted_chunk_gives_no_goal():
+    chunks = buffer()
+    chunks.put(ramp(0.0), observed_s=5.0, now_s=5.0)
+    assert chunks.goal_at(5.999) is not None
+    assert chunks.goal_at(6.001) is None
+    assert chunks.number_in_use == -1
+
+
+def test_chunk_older_than_its_limit_gives_no_goal():
+    chunks = buffer(max_chunk_age_s=0.5)
+    chunks.put(ramp(0.0), observed_s=5.0, now_s=5.0)
+    assert chunks.goal_at(5.499) is not None
+    assert chunks.goal_at(5.501) is None
+
+
+def test_late_chunk_skips_the_actions_the_arm_has_lived_through():
+    chunks = buffer()
+    chunks.put(ramp(0.0), observed_s=0.0, now_s=0.0)
+    # Observed at 0.3 while the first chunk ran, ready at 0.7: its action for 0.4 s later is next.
+    chunks.put(ramp(100.0), observed_s=0.3, now_s=0.7)
+    np.testing.assert_allclose(chunks.goal_at(0.7), [104.0, -104.0])
+    np.testing.assert_allclose(chunks.goal_at(1.2), [109.0, -109.0])
+
+
+def test_first_chunk_starts_at_its_beginning_however_long_it_took():
+    chunks = buffer()
+    chunks.put(ramp(0.0), observed_s=0.0, now_s=4.0)
+    np.testing.assert_allclose(chunks.goal_at(4.0), [0.0, 0.0])
+
+
+def test_only_time_in_motion_counts_as_lateness():
+    chunks = buffer()
+    chunks.put(ramp(0.0), observed_s=0.0, now_s=0.0)
+    # The first chunk ended at 1.0, so of the 2.5 s since 0.6 the arm moved for 0.4 s.
+    chunks.put(ramp(100.0), observed_s=0.6, now_s=3.1)
+    np.testing.assert_allclose(chunks.goal_at(3.1), [104.0, -104.0])
+    # Observed after the chunk had ended: the arm stood still all the time.
+    chunks.put(ramp(200.0), observed_s=5.0, now_s=9.0)
+    np.testing.assert_allclose(chunks.goal_at(9.0), [200.0, -200.0])
+
+
+def test_chunk_that_arrives_with_no_action_left_gives_no_goal():
+    chunks = buffer()
+    chunks.put(ramp(0.0, n_actions=30), observed_s=0.0, now_s=0.0)
+    chunks.put(ramp(100.0, n_actions=10), observed_s=0.5, now_s=2.0)
+    assert chunks.goal_at(2.0) is None
+
+
+def test_seam_moves_from_the_old_chunk_to_the_new_one_without_a_step():
+    chunks = buffer(blend_s=0.2)
+    chunks.put(np.zeros((10, 2)), observed_s=0.0, now_s=0.0)
+    chunks.put(np.full((10, 2), 8.0), observed_s=0.4, now_s=0.5)
+    np.testing.assert_allclose(chunks.goal_at(0.5), 0.0, atol=1e-9)
+    np.testing.assert_allclose(chunks.goal_at(0.6), 4.0)
+    np.testing.assert_allclose(chunks.goal_at(0.7), 8.0)
+
+
+def test_seam_after_an_exhausted_chunk_takes_the_new_one_at_once():
+    chunks = buffer(blend_s=0.2)
+    chunks.put(np.zeros((10, 2)), observed_s=0.0, now_s=0.0)
+    chunks.put(np.full((10, 2), 8.0), observed_s=2.0, now_s=2.0)
+    np.testing.assert_allclose(chunks.goal_at(2.05), 8.0)
+
+
+def test_old_chunks_are_not_kept_alive():
+    chunks = buffer()
+    for number in range(4):
+        newest = chunks.put(ramp(0.0), observed_s=float(number), now_s=float(number))
+    assert newest.number == 3
+    assert newest.previous.number == 2
+    assert newest.previous.previous is None
+
+
+def test_cleared_buffer_stays_empty():
+    chunks = buffer()
+    chunks.put(ramp(0.0), observed_s=0.0, now_s=0.0)
+    chunks.clear()
+    assert chunks.goal_at(0.1) is None
+    chunks.put(ramp(0.0), observed_s=0.1, now_s=0.1)
+    assert chunks.goal_at(0.1) is None
+
+
+def test_buffer_keeps_its_own_copy_of_the_actions():
+    chunks = buffer()
+    actions = ramp(0.0)
+    chunks.put(actions, observed_s=0.0, now_s=0.0)
+    actions[:] = 99.0
+    np.testing.assert_allclose(chunks.goal_at(0.1), [1.0, -1.0])
+
+
+@pytest.mark.parametrize("shape", [(10, 3), (10,), (0, 2)])
+def test_chunk_of_the_wrong_shape_is_refused(shape):
+    with pytest.raises(ValueError, match="chunk of shape"):
+        buffer().put(np.zeros(shape), observed_s=0.0, now_s=0.0)

@@ -1,0 +1,153 @@
+from importlib import resources
+from pathlib import Path
+
+import pytest
+import yaml
+
+from edge.config_section import ProfileError
+from edge.profile import load_profile, shipped_profiles
+
+ARM_TEXT = resources.files("profiles").joinpath("arms", "so101.yaml").read_text("utf-8")
+SIM_TEXT = resources.files("profiles").joinpath("sim.yaml").read_text("utf-8")
+BOARD_TEXT = resources.files("profiles").joinpath("boards", "generic_cpu.yaml").read_text("utf-8")
+
+
+def leaves(value, path=()):
+    if isinstance(value, dict):
+        for key, child in value.items():
+            yield from leaves(child, (*path, key))
+    else:
+        yield path
+
+
+def own_profile(folder: Path, **texts: str) -> Path:
+    """Write a profile whose board and arm lie beside it; pass texts to replace a file."""
+    sim = texts.get("sim", SIM_TEXT)
+    sim = sim.replace("board: generic_cpu", "board: board.yaml")
+    sim = sim.replace("arm: so101", "arm: a.yaml")
+    (folder / "board.yaml").write_text(texts.get("board", BOARD_TEXT))
+    (folder / "a.yaml").write_text(texts.get("arm", ARM_TEXT))
+    (folder / "own.yaml").write_text(sim)
+    return folder / "own.yaml"
+
+
+def edited(text: str, path: tuple, change) -> str:
+    values = yaml.safe_load(text)
+    place = values
+    for key in path[:-1]:
+        place = place[key]
+    change(place, path[-1])
+    return yaml.safe_dump(values, sort_keys=False)
+
+
+def test_every_shipped_profile_loads():
+    assert {"sim", "so101"} <= set(shipped_profiles())
+    for name in shipped_profiles():
+        profile = load_profile(name)
+        assert profile.name == name
+        assert [joint.servo_id for joint in profile.arm.joints] == [1, 2, 3, 4, 5, 6]
+        assert profile.cameras
+
+
+def test_own_profile_with_its_own_parts_equals_the_shipped_one(tmp_path):
+    own = load_profile(own_profile(tmp_path))
+    assert own.arm == load_profile("sim").arm
+    assert own.board == load_profile("sim").board
+
+
+@pytest.mark.parametrize("path", list(leaves(yaml.safe_load(ARM_TEXT))), ids=".".join)
+def test_no_value_of_an_arm_has_a_default(tmp_path, path):
+    arm = edited(ARM_TEXT, path, lambda place, key: place.pop(key))
+    with pytest.raises(ProfileError) as error:
+        load_profile(own_profile(tmp_path, arm=arm))
+    assert "a.yaml" in str(error.value)
+    assert path[-1] in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("path", list(leaves(yaml.safe_load(BOARD_TEXT))), ids=".".join)
+def test_no_value_of_a_board_has_a_default(tmp_path, path):
+    board = edited(BOARD_TEXT, path, lambda place, key: place.pop(key))
+    with pytest.raises(ProfileError, match=rf"board.yaml: {path[0]}: this key is missing"):
+        load_profile(own_profile(tmp_path, board=board))
+
+
+def test_missing_unknown_and_doubled_keys_are_named(tmp_path):
+    with pytest.raises(ProfileError, match=r"own.yaml: start_gate_deg: this key is missing"):
+        load_profile(own_profile(tmp_path, sim=SIM_TEXT.replace("start_gate_deg: 360.0", "")))
+    with pytest.raises(ProfileError, match="unknown key 'colour'"):
+        load_profile(own_profile(tmp_path, sim=SIM_TEXT + "\ncolour: red\n"))
+    with pytest.raises(ProfileError, match=r"a.yaml: joints.gripper: unknown key 'max_deg'"):
+        load_profile(own_profile(tmp_path, arm=ARM_TEXT + "    max_deg: 5\n"))
+    with pytest.raises(ProfileError, match=r"own.yaml: line \d+: .*key 'port' is listed twice"):
+        load_profile(own_profile(tmp_path, sim=SIM_TEXT + "\nport: given\n"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("control_hz: 30.0", "control_hz: 0", "control_hz: 0; allowed: 1..200"),
+        ("control_hz: 30.0", "control_hz: fast", "control_hz: 'fast' is not a number"),
+        ("control_hz: 30.0", "control_hz: .nan", "control_hz: nan; allowed: 1..200"),
+        ("control_hz: 30.0", "control_hz: true", "control_hz: True is not a number"),
+        (
+            "max_velocity_deg_s: 90.0",
+            "max_velocity_deg_s: 400",
+            "joints.shoulder_pan.max_velocity_deg_s: 400; allowed: 0.1..312",
+        ),
+        (
+            "max_lead_deg: 12.0",
+            "max_lead_deg: 25",
+            "joints.shoulder_pan.max_lead_deg: 25; allowed: 0.1..17.4",
+        ),
+        ("max_deg: 110.0", "max_deg: -120", "max_deg: -120; allowed: above min_deg plus both"),
+        ("id: 2", "id: 1", "joints: '1' is listed twice"),
+        ("id: 2", "id: 2.5", "id: 2.5; allowed: a whole number 0..252"),
+        ("unit: percent", "unit: radians", "unit: 'radians'; allowed: degrees, percent"),
+        ("[1, -1, 1, 1, 1, 1]", "[1, -1, 1]", "signs: [1, -1, 1]; allowed: a list of 6"),
+        ("[1, -1, 1, 1, 1, 1]", "[1, 0.5, 1, 1, 1, 1]", "allowed: 1 or -1 for each joint"),
+        ("[1, -1, 1, 1, 1, 1]", "[1, 1, 1, 1, 1, -1]", "gripper is in percent"),
+        ("stop_state_age_s: 0.3", "stop_state_age_s: 0.1", "allowed: above hold_state_age_s"),
+    ],
+)
+def test_values_out_of_range_name_file_key_and_range(tmp_path, old, new, message):
+    assert old in ARM_TEXT
+    with pytest.raises(ProfileError) as error:
+        load_profile(own_profile(tmp_path, arm=ARM_TEXT.replace(old, new, 1)))
+    assert message in str(error.value)
+    assert str(error.value).startswith(f"{tmp_path}/a.yaml: ")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("port: simulated", "port: /dev/ttyACM0", "port: '/dev/ttyACM0'; allowed: simulated"),
+        ("port: simulated", "port: given", r"cameras[0].source: 'frame_file' needs"),
+        ("name: wrist", "name: front", "cameras: 'front' is listed twice"),
+        ("file: wrist.frame", "file: front.frame", "cameras: 'front.frame' is listed twice"),
+        ("source: frame_file", "source: usb", "source: 'usb'; allowed: frame_file, v4l2"),
+    ],
+)
+def test_camera_and_port_mistakes_are_named(tmp_path, old, new, message):
+    assert old in SIM_TEXT
+    with pytest.raises(ProfileError) as error:
+        load_profile(own_profile(tmp_path, sim=SIM_TEXT.replace(old, new, 1)))
+    assert message in str(error.value)
+
+
+def test_profile_that_does_not_exist_names_those_that_do(tmp_path):
+    with pytest.raises(ProfileError, match=r"no profile named 'simm'; shipped: .*sim.*so101"):
+        load_profile("simm")
+    with pytest.raises(ProfileError, match="cannot read the profile: No such file"):
+        load_profile(tmp_path / "absent.yaml")
+    with pytest.raises(ProfileError, match="no arm named 'so102'; shipped: so101"):
+        load_profile(own_profile(tmp_path, sim=SIM_TEXT.replace("arm: so101", "arm: so102")))
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", "a: [", "just words", "a: !!python/name:os.system"])
+def test_file_that_is_not_a_mapping_is_refused_in_one_line(tmp_path, text):
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(ProfileError) as error:
+        load_profile(tmp_path / "bad.yaml")
+    assert str(error.value).startswith(f"{tmp_path}/bad.yaml: ")
+    assert "\n" not in str(error.value)

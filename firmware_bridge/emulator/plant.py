@@ -1,8 +1,8 @@
 """What the emulated servos turn: the interface to a physical world, and the default one.
 
-The emulator asks a plant for shaft angles and tells it the PWM duty of every motor. A simulator that
-moves an arm implements `Plant`; `RotorPlant` is a row of bare geared motors for when nothing is
-attached.
+The emulator asks a plant for shaft angles and tells it the PWM duty of every motor. A simulator
+that moves an arm implements `Plant`; `RotorPlant` is a row of bare geared motors for when nothing
+is attached.
 """
 
 from __future__ import annotations

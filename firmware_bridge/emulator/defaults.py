@@ -1,0 +1,69 @@
+"""What the emulated servos hold before anybody writes to them: an SO-101 follower as LeRobot
+leaves it, on 12 V.
+
+Register values are the STS3215 memory table's defaults, with what LeRobot writes to a follower when
+it connects (P 16, D 32, I 0, return delay 0, a gentler gripper). Position limits are the joint
+ranges of the SO-101's MJCF, centred on tick 2048, so that LeRobot's degrees equal plant degrees.
+"""
+
+from __future__ import annotations
+
+from firmware_bridge import registers
+from firmware_bridge.registers import Register
+
+GRIPPER_ID = 6
+# Lowest and highest tick of each joint, ids 1..6. The wrist's roll is widened to be symmetric.
+POSITION_LIMITS_TICKS = {
+    1: (796, 3300),
+    2: (910, 3186),
+    3: (946, 3150),
+    4: (967, 3129),
+    5: (196, 3900),
+    6: (1934, 3186),
+}
+
+_EEPROM: dict[Register, int] = {
+    registers.FIRMWARE_MAJOR_VERSION: 3,
+    registers.FIRMWARE_MINOR_VERSION: 10,
+    registers.MODEL_NUMBER: registers.STS3215_MODEL_NUMBER,
+    registers.RESPONSE_STATUS_LEVEL: 1,
+    registers.MAX_POSITION_LIMIT: registers.TICKS_PER_TURN - 1,
+    registers.MAX_TEMPERATURE_LIMIT: 70,
+    registers.MAX_VOLTAGE_LIMIT: 140,
+    registers.MIN_VOLTAGE_LIMIT: 40,
+    registers.MAX_TORQUE_LIMIT: 1000,
+    registers.PHASE: 12,
+    registers.UNLOADING_CONDITION: 44,
+    registers.LED_ALARM_CONDITION: 47,
+    registers.P_COEFFICIENT: 16,
+    registers.D_COEFFICIENT: 32,
+    registers.MINIMUM_STARTUP_FORCE: 16,
+    registers.CW_DEAD_ZONE: 1,
+    registers.CCW_DEAD_ZONE: 1,
+    registers.PROTECTION_CURRENT: 310,
+    registers.ANGULAR_RESOLUTION: 1,
+    registers.PROTECTIVE_TORQUE: 20,
+    registers.PROTECTION_TIME: 200,
+    registers.OVERLOAD_TORQUE: 80,
+    registers.VELOCITY_P_COEFFICIENT: 10,
+    registers.OVER_CURRENT_PROTECTION_TIME: 200,
+    registers.VELOCITY_I_COEFFICIENT: 200,
+}
+_GRIPPER: dict[Register, int] = {
+    registers.MAX_TORQUE_LIMIT: 500,
+    registers.PROTECTION_CURRENT: 250,
+    registers.OVERLOAD_TORQUE: 25,
+}
+
+
+def eeprom_values(servo_id: int) -> dict[Register, int]:
+    """Return what the EEPROM of one servo of the emulated arm holds, register by register."""
+    values = dict(_EEPROM)
+    values[registers.ID] = servo_id
+    if servo_id == GRIPPER_ID:
+        values.update(_GRIPPER)
+    if servo_id in POSITION_LIMITS_TICKS:
+        low, high = POSITION_LIMITS_TICKS[servo_id]
+        values[registers.MIN_POSITION_LIMIT] = low
+        values[registers.MAX_POSITION_LIMIT] = high
+    return values

@@ -1,0 +1,151 @@
+"""Open a bundle: believe only its manifest, and check every file against it.
+
+A digest is checked once. That a file was good is remembered by device, inode, size, change and
+modification time under the user's cache folder, so the next start does not read gigabytes again;
+whatever touches the file makes it checked again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from edge.errors import BundleError
+from edge.manifest import MANIFEST_NAME, Manifest, ModelEntry, read_manifest
+from edge.normalization import RobotTag, parse_tags
+
+VISION, DECODER, CONTEXT, EXPERT = "vision.onnx", "decoder.onnx", "context.onnx", "expert.onnx"
+EMBEDDINGS, TOKENIZER, NORM_STATS = "embeddings.bin", "tokenizer.json", "norm_stats.json"
+REQUIRED_FILES = (VISION, DECODER, CONTEXT, EXPERT, EMBEDDINGS, TOKENIZER, NORM_STATS)
+_CHUNK_BYTES = 4 << 20
+_SETTLED_S = 2.0  # a file changed more recently could change again within one clock tick
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified bundle."""
+
+    path: Path
+    manifest: Manifest
+    tokenizer: Tokenizer
+    tags: dict[str, RobotTag]
+    embeddings: EmbeddingTable
+
+
+class EmbeddingTable:
+    """The token embeddings, memory-mapped: only rows that a prompt names are read."""
+
+    def __init__(self, path: Path, model: ModelEntry) -> None:
+        self._bfloat16 = model.embedding_dtype == "bfloat16"
+        dtype = np.uint16 if self._bfloat16 else np.float32
+        shape = (model.embedding_rows, model.width)
+        expected = shape[0] * shape[1] * np.dtype(dtype).itemsize
+        if path.stat().st_size != expected:
+            raise BundleError(
+                f"{path}: {path.stat().st_size} bytes, {shape} {model.embedding_dtype} needs "
+                f"{expected}; build the bundle again"
+            )
+        self._table = np.memmap(path, dtype=dtype, mode="r", shape=shape)
+
+    def rows(self, tokens: np.ndarray) -> np.ndarray:
+        """Look up (n,) token ids; (n, width) float32, owned by the caller."""
+        rows = self._table[tokens]
+        if self._bfloat16:
+            return (rows.astype(np.uint32) << 16).view(np.float32)
+        return np.asarray(rows)
+
+
+def open_bundle(path: str | Path, *, trust_memory: bool = True) -> Bundle:
+    """Verify and open a bundle; raise `BundleError` that names the file at fault.
+
+    With `trust_memory` False every digest is computed again, whatever an earlier check remembers.
+    """
+    path = Path(path)
+    manifest = read_manifest(path)
+    for name in REQUIRED_FILES:
+        if name not in manifest.files:
+            raise BundleError(f"{path / MANIFEST_NAME}: files lacks {name}; build the bundle again")
+    verify_files(path, manifest, trust_memory=trust_memory)
+    model = manifest.model
+    try:
+        tokenizer = Tokenizer.from_file(str(path / TOKENIZER))
+        stats = json.loads((path / NORM_STATS).read_text(encoding="utf-8"))
+    except Exception as error:  # noqa: BLE001  (tokenizers raises plain Exception)
+        raise BundleError(f"{path}: {TOKENIZER} or {NORM_STATS} does not parse: {error}") from None
+    tags = parse_tags(stats, model.max_action_horizon, model.max_action_dim)
+    return Bundle(path, manifest, tokenizer, tags, EmbeddingTable(path / EMBEDDINGS, model))
+
+
+def verify_files(path: Path, manifest: Manifest, *, trust_memory: bool = True) -> None:
+    """Check size and SHA-256 of every file the manifest lists."""
+    memory_path = _memory_path()
+    memory = _read_memory(memory_path) if trust_memory else {}
+    fresh: dict[str, str] = {}
+    for name, entry in sorted(manifest.files.items()):
+        file = path / name
+        try:
+            status = file.stat()
+        except OSError:
+            raise BundleError(f"{file}: missing; copy or build the bundle again") from None
+        if status.st_size != entry.size_bytes:
+            raise BundleError(
+                f"{file}: {status.st_size} bytes, the manifest says {entry.size_bytes}; copy or "
+                "build the bundle again"
+            )
+        key = _identity(status)
+        if memory.get(key) != entry.sha256:
+            digest = file_sha256(file)
+            if digest != entry.sha256:
+                raise BundleError(
+                    f"{file}: altered (SHA-256 {digest[:12]}…, the manifest says "
+                    f"{entry.sha256[:12]}…); copy or build the bundle again"
+                )
+        if time.time() - status.st_ctime > _SETTLED_S:
+            fresh[key] = entry.sha256
+    if any(memory.get(key) != digest for key, digest in fresh.items()):
+        _write_memory(memory_path, {**_read_memory(memory_path), **fresh})
+
+
+def file_sha256(path: Path) -> str:
+    """Hash a file in chunks; hexadecimal SHA-256."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _identity(status: os.stat_result) -> str:
+    parts = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return ":".join(str(part) for part in parts)
+
+
+def _memory_path() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "molmoact-edge" / "verified.json"
+
+
+def _read_memory(path: Path) -> dict[str, str]:
+    try:
+        memory = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return memory if isinstance(memory, dict) else {}
+
+
+def _write_memory(path: Path, memory: dict[str, str]) -> None:
+    """Remember good files; without a writable cache the digests are simply computed each time."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps(memory))
+        partial.replace(path)
+    except OSError:
+        return

@@ -1,0 +1,174 @@
+"""What a bundle says of itself: `manifest.json` as frozen records, the only thing a loader believes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from edge.errors import BundleError
+from edge.images import ImageLayout
+from edge.prompt import PromptFormat
+
+SCHEMA = "molmoact-edge.bundle.v1"
+MANIFEST_NAME = "manifest.json"
+MAX_CAMERAS = 5  # the release trained on at most five pictures
+_MAX_MANIFEST_BYTES = 32 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One file of the bundle."""
+
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceEntry:
+    """The checkpoint the bundle was built from."""
+
+    name: str
+    sha256: str  # over every file that was read, in name order
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class LayerEntry:
+    """How one matrix is stored."""
+
+    graph: str
+    weights: int  # numbers in the source matrix
+    size_bytes: int  # bytes in the bundle, scales included
+    format: str  # fp32, int8 or int4-blockN
+    relative_error: float  # RMS of (stored - source) over RMS of source
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeEntry:
+    """The recipe and what it chose for every matrix."""
+
+    name: str
+    layers: dict[str, LayerEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """Shapes and switches that the runtime needs besides the graphs."""
+
+    width: int
+    layers: int
+    head_dim: int
+    kv_width: int  # key/value heads times head_dim
+    rope_theta: float
+    max_positions: int
+    embedding_rows: int
+    embedding_dtype: str  # float32 or bfloat16
+    expert_width: int
+    max_action_horizon: int
+    max_action_dim: int
+    flow_steps: int
+    n_obs_steps: int
+    mask_action_dim_padding: bool
+    hide_eos_from_expert: bool
+    depth_cells: int  # 0: the checkpoint has no depth reasoning
+    depth_codes: int
+    depth_gate: str  # none, single or per-layer
+    image: ImageLayout
+    prompt: PromptFormat
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEntry:
+    """Token ids, looked up by name in the checkpoint's tokenizer when the bundle was built."""
+
+    bos: int
+    eos: int | None
+    image: tuple[int, ...]
+    image_patch: int
+    depth_output: int | None
+    depth_start: int | None
+    depth_end: int | None
+    depth_first: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A whole bundle."""
+
+    schema: str
+    created_by: str
+    source: SourceEntry
+    recipe: RecipeEntry
+    model: ModelEntry
+    tokens: TokenEntry
+    files: dict[str, FileEntry]
+
+    def to_json(self) -> str:
+        """Write the manifest as the JSON text that `parse_manifest` reads back."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """Read `bundle/manifest.json`; raise `BundleError` that names the file and what is wrong."""
+    path = bundle / MANIFEST_NAME
+    if not bundle.is_dir():
+        raise BundleError(f"{bundle}: no such bundle; build one with 'molmoact-quantize build'")
+    try:
+        if path.stat().st_size > _MAX_MANIFEST_BYTES:
+            raise BundleError(f"{path}: larger than {_MAX_MANIFEST_BYTES} bytes; not a manifest")
+        payload = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError(f"{path}: missing; build the bundle again") from None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: unreadable ({error}); build the bundle again") from None
+    return parse_manifest(payload, path)
+
+
+def parse_manifest(payload: Any, path: Path) -> Manifest:
+    """Check a decoded manifest against the records above; `path` is for the messages."""
+    schema = payload.get("schema") if isinstance(payload, dict) else None
+    if schema != SCHEMA:
+        raise BundleError(
+            f"{path}: schema is {schema!r}, this runtime reads {SCHEMA!r}; build the bundle again "
+            "with this version"
+        )
+    manifest = _record(Manifest, payload, str(path), "manifest")
+    for name in manifest.files:
+        if name != Path(name).name or name in ("", ".", "..", MANIFEST_NAME):
+            raise BundleError(f"{path}: files holds {name!r}; a plain file name is needed")
+    return manifest
+
+
+def _record(kind: type, value: Any, path: str, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise BundleError(f"{path}: {where} is {value!r}; an object is needed")
+    names = {field.name for field in fields(kind)}
+    for unknown in sorted(set(value) - names):
+        raise BundleError(f"{path}: {where}.{unknown} is unknown to this runtime")
+    for missing in sorted(names - set(value)):
+        raise BundleError(f"{path}: {where}.{missing} is missing")
+    hints = get_type_hints(kind)
+    return kind(**{n: _value(hints[n], value[n], path, f"{where}.{n}") for n in sorted(names)})
+
+
+def _value(hint: Any, value: Any, path: str, where: str) -> Any:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        if value is None:
+            return None
+        return _value(next(arg for arg in inner if arg is not type(None)), value, path, where)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_value(inner[0], item, path, where) for item in value)
+    if origin is dict and isinstance(value, dict):
+        return {k: _value(inner[1], item, path, f"{where}[{k!r}]") for k, item in value.items()}
+    if isinstance(hint, type) and origin is None:
+        if hasattr(hint, "__dataclass_fields__"):
+            return _record(hint, value, path, where)
+        if hint is float and type(value) is int:
+            return float(value)
+        if type(value) is hint and not (hint is int and value < 0):
+            return value
+    raise BundleError(f"{path}: {where} is {value!r}; {getattr(hint, '__name__', hint)} is needed")

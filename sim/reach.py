@@ -43,7 +43,9 @@ def joints_for_tip_deg(
     )
     lift_deg = np.rad2deg(_elevation_rad(UPPER_ARM_M) - upper_rad)
     elbow_deg = np.rad2deg(bend_rad - rest_bend_rad)
-    joints_deg = np.array([pan_deg, lift_deg, elbow_deg, pitch_deg - lift_deg - elbow_deg, roll_deg])
+    joints_deg = np.array(
+        [pan_deg, lift_deg, elbow_deg, pitch_deg - lift_deg - elbow_deg, roll_deg]
+    )
     low_deg, high_deg = JOINT_LIMITS_DEG[:5].T
     if np.any(joints_deg < low_deg) or np.any(joints_deg > high_deg):
         return None

@@ -15,13 +15,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from edge.errors import EdgeError
 from edge.frame_file import FrameFile, FrameFileError
 from edge.profile import SOURCE_FRAME_FILE, CameraProfile
 
 RETRY_PAUSE_S = 0.05
 
 
-class CameraError(Exception):
+class CameraError(EdgeError):
     """A camera that is absent, unreadable, or silent; the text is one line for a user."""
 
 

@@ -11,8 +11,10 @@ from typing import Any
 
 import yaml
 
+from edge.errors import EdgeError
 
-class ProfileError(Exception):
+
+class ProfileError(EdgeError):
     """A profile that is absent, malformed, or out of range; the text is one line for a user."""
 
 

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from edge.errors import EdgeError
+
 MAGIC = b"MMAFRAME"
 VERSION = 1
 N_SLOTS = 2
@@ -43,7 +45,7 @@ SLOT_HEADER = np.dtype(
 )
 
 
-class FrameFileError(Exception):
+class FrameFileError(EdgeError):
     """A frame file that is absent, of another layout, or given an image that does not fit."""
 
 

@@ -196,7 +196,9 @@ def test_state_age_holds_then_stops_exactly_beyond_its_limits():
 @each_joint
 def test_start_gate_stops_a_first_goal_far_from_the_arm(joint):
     if ARM.joints[joint].unit != "degrees":
-        return  # the start gate catches wrong angles; a gripper opening is not one
+        wide = gate(15.0).check(only(joint, MIDDLE[joint] + 45.0), MIDDLE, 0.0)
+        assert wide.outcome is Outcome.CLAMP  # an opening is no angle: nothing to mistake
+        return
     assert gate(15.0).check(only(joint, MIDDLE[joint] + 15.0), MIDDLE, 0.0).outcome is Outcome.CLAMP
     verdict = gate(15.0).check(only(joint, MIDDLE[joint] + 15.0 + EPSILON), MIDDLE, 0.0)
     assert verdict.outcome is Outcome.STOP

@@ -1,0 +1,199 @@
+"""Run the policy beside the control loop: newest frames and joints in, a timed action chunk out.
+
+The control thread leaves each measurement in a slot and never waits. This thread takes what is
+newest when it is ready, converts joint frames (the only place that does), and puts the chunk into
+the buffer. It calls no policy on stale pictures, and when a call fails it ends with the fault in
+`fault`, which the loop turns into a hold and a soft stop.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from edge.camera import Camera, Frame, stale_camera
+from edge.chunks import ChunkBuffer
+from edge.errors import EdgeError
+from edge.joint_frame import JointFrame
+from edge.profile import Profile
+
+IDLE_S = 0.01
+
+
+class ActResult(Protocol):
+    """What a policy call returns; see `edge.policy`."""
+
+    actions: np.ndarray
+    depth_codes: np.ndarray | None
+    stages: Mapping[str, float]
+    depth_passes: int
+    changed_cells: int
+    prompt_tokens: int
+
+
+class ActingPolicy(Protocol):
+    """The part of `edge.policy.Policy` that runs a robot."""
+
+    def act(
+        self,
+        images: list[np.ndarray],
+        task: str,
+        state: np.ndarray,
+        norm_tag: str | None = None,
+        depth: str = "off",
+    ) -> ActResult:
+        """Predict one chunk of actions in the checkpoint's joint frame."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the arm is asked to do."""
+
+    task: str
+    norm_tag: str | None
+    depth: str
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyCall:
+    """One call: when, on what, and what it cost; times on time.monotonic."""
+
+    number: int
+    started_s: float
+    ended_s: float
+    state_age_s: float
+    frame_ages_s: tuple[float, ...]
+    stages_s: dict[str, float]
+    depth_passes: int
+    changed_cells: int
+    prompt_tokens: int
+    depth_codes: np.ndarray | None
+    chunk_start_s: float
+    n_actions: int
+
+
+class PolicyThread:
+    """Own the policy while the loop runs."""
+
+    def __init__(
+        self,
+        policy: ActingPolicy,
+        cameras: list[Camera],
+        profile: Profile,
+        chunks: ChunkBuffer,
+        request: Request,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._policy = policy
+        self._cameras = cameras
+        self._profile = profile
+        self._frame = JointFrame(profile.arm.signs, profile.arm.offsets_deg)
+        self._chunks = chunks
+        self._request = request
+        self._clock = clock
+        self._state: tuple[np.ndarray, float] | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="policy", daemon=True)
+        self.calls: list[PolicyCall] = []
+        self.trouble: str | None = None  # why no call is made just now
+        self.fault: str | None = None  # why no call will ever be made again
+        self.fault_trace: str | None = None
+
+    def observe(self, positions: np.ndarray, t_s: float) -> None:
+        """Leave the newest measurement, (n_joints,) in the arm's frame; never blocks."""
+        self._state = (positions.copy(), t_s)
+
+    def start(self) -> None:
+        """Begin to call the policy."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Ask the thread to end and wait for the call in progress; False when it did not end."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def call_once(self) -> bool:
+        """Make one policy call now if pictures and state are fresh; say whether one was made.
+
+        What the policy raises passes through.
+        """
+        state = self._state
+        if state is None:
+            self.trouble = "no servo state yet"
+            return False
+        frames = [camera.latest() for camera in self._cameras]
+        now_s = self._clock()
+        self.trouble = self._stale_input(frames, now_s, state[1])
+        if self.trouble is not None:
+            return False
+        positions, measured_s = state
+        result = self._policy.act(
+            [frame.image for frame in frames if frame is not None],
+            self._request.task,
+            self._frame.model_from_arm(positions),
+            norm_tag=self._request.norm_tag,
+            depth=self._request.depth,
+        )
+        ended_s = self._clock()
+        actions = self._frame.arm_from_model(np.asarray(result.actions, np.float64))
+        chunk = self._chunks.put(actions, measured_s, ended_s)
+        codes = result.depth_codes
+        self.calls.append(
+            PolicyCall(
+                number=len(self.calls),
+                started_s=now_s,
+                ended_s=ended_s,
+                state_age_s=now_s - measured_s,
+                frame_ages_s=tuple(frame.age_s(now_s) for frame in frames if frame is not None),
+                stages_s=dict(result.stages),
+                depth_passes=int(result.depth_passes),
+                changed_cells=int(result.changed_cells),
+                prompt_tokens=int(result.prompt_tokens),
+                depth_codes=None if codes is None else np.array(codes),
+                chunk_start_s=chunk.start_s,
+                n_actions=len(chunk.actions),
+            )
+        )
+        return True
+
+    def _stale_input(
+        self, frames: list[Frame | None], now_s: float, measured_s: float
+    ) -> str | None:
+        limit_s = self._profile.arm.safety.hold_state_age_s
+        if now_s - measured_s > limit_s:
+            age_ms = (now_s - measured_s) * 1e3
+            return f"servo state is {age_ms:.0f} ms old, limit {limit_s * 1e3:.0f}"
+        return stale_camera(frames, self._profile.cameras, now_s)
+
+    def _run(self) -> None:
+        period_s = 1.0 / self._profile.board.max_policy_hz
+        next_s = self._clock()
+        while not self._stop.is_set():
+            wait_s = next_s - self._clock()
+            if wait_s > 0.0:
+                self._stop.wait(wait_s)
+                continue
+            started_s = self._clock()
+            try:
+                called = self.call_once()
+            except EdgeError as error:
+                self.fault = f"policy failed: {error}"
+                return
+            except Exception as error:  # noqa: BLE001 - not to continue: the loop stops the arm
+                self.fault_trace = traceback.format_exc()
+                self.fault = f"policy failed: {type(error).__name__}: {_one_line(error)}"
+                return
+            next_s = started_s + period_s if called else self._clock() + IDLE_S
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or "no message"

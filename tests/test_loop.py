@@ -1,0 +1,290 @@
+import gc
+import sys
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from edge.chunks import ChunkBuffer
+from edge.joints import JointIoError
+from edge.loop import ControlLoop
+from edge.profile import load_profile
+from edge.safety import Outcome, SafetyGate
+from edge.tick_log import TickLog
+
+ARM = load_profile("sim").arm
+NAMES = tuple(joint.name for joint in ARM.joints)
+HOME = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 50.0])
+PERIOD_S = 1.0 / ARM.control_hz
+
+
+class Clock:
+    """Time that moves only when the loop waits or a fake takes its time."""
+
+    def __init__(self):
+        self.now_s = 1000.0
+
+    def __call__(self):
+        return self.now_s
+
+    def wait_until(self, deadline_s, stop):
+        self.now_s = max(self.now_s, deadline_s)
+
+
+@dataclass
+class Reading:
+    positions: np.ndarray
+    t_s: float
+
+
+class FakeArm:
+    """An arm that goes where it is told at once; `script` runs before each read."""
+
+    def __init__(self, clock, script=lambda tick, arm: None):
+        self.clock = clock
+        self.script = script
+        self.positions = HOME.copy()
+        self.n_reads = 0
+        self.written = []
+        self.soft_stops = 0
+
+    def read(self):
+        tick = self.n_reads
+        self.n_reads += 1
+        self.clock.now_s += 0.002
+        self.script(tick, self)
+        return Reading(self.positions.copy(), self.clock.now_s)
+
+    def write(self, positions):
+        self.clock.now_s += 0.001
+        self.positions = positions.copy()
+        self.written.append((self.clock.now_s, positions.copy()))
+
+    def soft_stop(self):
+        self.soft_stops += 1
+
+
+class FakeFeed:
+    def __init__(self):
+        self.trouble = None
+        self.fault = None
+        self.observed = []
+
+    def observe(self, positions, t_s):
+        self.observed.append((positions.copy(), t_s))
+
+
+class Rig:
+    def __init__(self, script=lambda tick, rig: None):
+        self.clock = Clock()
+        self.stop = threading.Event()
+        self.arm = FakeArm(self.clock, lambda tick, arm: script(tick, self))
+        self.feed = FakeFeed()
+        self.chunks = ChunkBuffer(6, ARM.action_hz, 0.0, 10.0)
+        self.log = TickLog(1000, NAMES)
+        self.loop = ControlLoop(
+            self.arm,
+            self.chunks,
+            SafetyGate(ARM, 360.0),
+            self.feed,
+            self.log,
+            ARM,
+            clock=self.clock,
+            wait_until=self.clock.wait_until,
+        )
+
+    def chunk(self, goal=HOME, n_actions=1000):
+        now_s = self.clock.now_s
+        self.chunks.put(np.tile(goal, (n_actions, 1)), now_s, now_s)
+
+    def run(self, seconds=1.0):
+        return self.loop.run(seconds, self.stop)
+
+
+def test_ticks_keep_their_absolute_schedule():
+    rig = Rig()
+    rig.chunk()
+    end = rig.run(1.0)
+    assert (end.how, end.reason) == ("time", "1 s are over")
+    ticks = rig.log.columns()
+    assert len(ticks["t_s"]) == 30
+    np.testing.assert_allclose(np.diff(ticks["t_s"]), PERIOD_S, atol=1e-9)
+    np.testing.assert_allclose(ticks["late_s"], 0.0, atol=1e-9)
+    np.testing.assert_allclose(ticks["read_s"], 0.002, atol=1e-9)
+    np.testing.assert_allclose(ticks["write_s"], 0.001, atol=1e-9)
+    assert rig.log.missed_ticks == 0
+    assert rig.arm.soft_stops == 1
+
+
+def test_missed_ticks_are_counted_and_skipped_and_never_replayed():
+    def stall(tick, rig):
+        if tick == 5:
+            rig.clock.now_s += 4.5 * PERIOD_S
+
+    rig = Rig(stall)
+    rig.chunk()
+    rig.run(1.0)
+    # The stalled tick ends 4.5 periods late: three whole periods were lost, one tick is just late.
+    assert rig.log.missed_ticks == 3
+    ticks = rig.log.columns()
+    assert len(ticks["t_s"]) == 30 - 3
+    schedule = (ticks["t_s"] - ticks["late_s"] - ticks["t_s"][0]) / PERIOD_S
+    np.testing.assert_allclose(schedule, np.round(schedule), atol=1e-6)
+    assert np.all(np.diff(np.round(schedule)) >= 1)
+    assert ticks["late_s"].max() < PERIOD_S
+
+
+def test_missing_chunk_holds_the_measured_position():
+    rig = Rig()
+    rig.run(0.5)
+    assert rig.log.outcome_counts[Outcome.HOLD] == 15
+    for _, goal in rig.arm.written:
+        np.testing.assert_allclose(goal, HOME)
+
+
+def test_stale_chunk_holds_where_the_arm_is_then():
+    rig = Rig()
+    target = HOME + np.array([2.0, 0, 0, 0, 0, 0])
+    rig.chunk(target, n_actions=10)
+    rig.run(1.0)
+    outcomes = rig.log.columns()["outcome"]
+    assert Outcome.PASS in outcomes[:10]
+    assert np.all(outcomes[10:] == Outcome.HOLD)
+    np.testing.assert_allclose(rig.arm.written[-1][1], target)
+
+
+def test_measurements_reach_the_policy_every_tick():
+    rig = Rig()
+    rig.run(0.5)
+    assert len(rig.feed.observed) == 15
+    np.testing.assert_array_equal(rig.feed.observed[0][0], HOME)
+
+
+def test_policy_fault_holds_then_stops_with_its_reason():
+    def fail(tick, rig):
+        if tick == 3:
+            rig.feed.fault = "policy failed: out of memory"
+
+    rig = Rig(fail)
+    rig.chunk(HOME + 1.0)
+    end = rig.run(5.0)
+    assert (end.how, end.reason) == ("stop", "policy failed: out of memory")
+    assert rig.arm.soft_stops == 1
+    held_s = rig.log.outcome_counts[Outcome.HOLD] * PERIOD_S
+    assert held_s == pytest.approx(ARM.safety.fault_hold_s, abs=2 * PERIOD_S)
+
+
+def test_policy_that_never_answers_stops_after_the_longest_hold():
+    rig = Rig()
+    rig.feed.trouble = "camera wrist: newest frame is 900 ms old, limit 500"
+    end = rig.run(60.0)
+    assert end.how == "stop"
+    assert end.reason.startswith("held for 10.0 s, limit 10.0: camera wrist: newest frame")
+
+
+def test_one_lost_reply_changes_nothing():
+    def lose_one(tick, rig):
+        if tick in (0, 7):
+            raise JointIoError("servo 3: no reply")
+
+    rig = Rig(lose_one)
+    rig.chunk()
+    assert rig.run(1.0).how == "time"
+    assert rig.log.read_errors == 2
+    assert rig.log.outcome_counts[Outcome.HOLD] == 0
+
+
+def test_silent_bus_holds_then_stops_with_the_bus_error():
+    def go_silent(tick, rig):
+        if tick >= 5:
+            raise JointIoError("servo 3: no reply in 5.0 ms")
+
+    rig = Rig(go_silent)
+    rig.chunk()
+    end = rig.run(5.0)
+    assert end.how == "stop"
+    assert "servo 3: no reply in 5.0 ms" in end.reason
+    assert rig.log.outcome_counts[Outcome.HOLD] > 0
+    assert rig.log.n_ticks < 20
+
+
+def test_bus_that_is_dead_from_the_start_stops_without_writing():
+    def dead(tick, rig):
+        raise JointIoError("port is gone")
+
+    rig = Rig(dead)
+    end = rig.run(5.0)
+    assert end.reason == "every read failed for 300 ms: port is gone"
+    assert rig.arm.written == []
+
+
+def test_writes_that_fail_for_long_stop():
+    rig = Rig()
+    rig.chunk()
+
+    def refuse(positions):
+        raise JointIoError("write: input/output error")
+
+    rig.arm.write = refuse
+    end = rig.run(5.0)
+    assert end.reason == "every write failed for 300 ms: write: input/output error"
+
+
+def test_measured_nan_stops_and_names_the_joint():
+    def break_encoder(tick, rig):
+        if tick == 2:
+            rig.arm.positions[1] = np.nan
+
+    rig = Rig(break_encoder)
+    rig.chunk()
+    end = rig.run(1.0)
+    assert (end.how, end.reason) == ("stop", "shoulder_lift: measured position is nan")
+    assert len(rig.arm.written) == 2
+
+
+def test_signal_ends_the_loop_and_softens_the_arm():
+    rig = Rig(lambda tick, rig: rig.stop.set() if tick == 4 else None)
+    rig.chunk()
+    end = rig.run(None)
+    assert end.how == "signal"
+    assert rig.log.n_ticks == 5
+    assert rig.arm.soft_stops == 1
+
+
+def test_bug_in_a_tick_still_softens_the_arm_and_is_not_hidden():
+    def break_code(tick, rig):
+        raise ZeroDivisionError("a bug")
+
+    rig = Rig(break_code)
+    switch_interval_s = sys.getswitchinterval()
+    with pytest.raises(ZeroDivisionError):
+        rig.run(1.0)
+    assert rig.arm.soft_stops == 1
+    assert sys.getswitchinterval() == switch_interval_s
+    assert gc.get_freeze_count() == 0
+
+
+def test_failed_soft_stop_is_reported_beside_the_reason():
+    rig = Rig()
+
+    def refuse():
+        raise JointIoError("port is gone")
+
+    rig.arm.soft_stop = refuse
+    end = rig.run(0.1)
+    assert end.how == "time"
+    assert end.soft_stop_error == "port is gone"
+
+
+def test_full_log_keeps_the_newest_ticks_and_all_counts():
+    rig = Rig()
+    rig.chunk()
+    rig.log = TickLog(10, NAMES)
+    rig.loop._log = rig.log
+    rig.run(1.0)
+    ticks = rig.log.columns()
+    assert len(ticks["t_s"]) == 10
+    assert np.all(np.diff(ticks["t_s"]) > 0)
+    assert rig.log.n_ticks == 30
+    assert rig.log.outcome_counts.sum() == 30

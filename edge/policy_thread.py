@@ -51,6 +51,10 @@ class ActingPolicy(Protocol):
         """Predict one chunk of actions in the checkpoint's joint frame."""
         ...
 
+    def reset(self) -> None:
+        """Forget the previous pictures and their depth codes."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -77,6 +81,14 @@ class PolicyCall:
     depth_codes: np.ndarray | None
     chunk_start_s: float
     n_actions: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    frames: tuple[Frame, ...]
+    positions: np.ndarray  # arm frame
+    measured_s: float
+    taken_s: float
 
 
 class PolicyThread:
@@ -121,39 +133,39 @@ class PolicyThread:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
+    def warm_up(self) -> str | None:
+        """Call the policy once for nothing, before the arm moves; return why it could not.
+
+        Engines allocate and read their weights on the first call. What the policy raises passes
+        through; afterwards it has forgotten the pictures it saw.
+        """
+        inputs = self._inputs()
+        if inputs is None:
+            return self.trouble
+        self._act(inputs)
+        self._policy.reset()
+        return None
+
     def call_once(self) -> bool:
         """Make one policy call now if pictures and state are fresh; say whether one was made.
 
         What the policy raises passes through.
         """
-        state = self._state
-        if state is None:
-            self.trouble = "no servo state yet"
+        inputs = self._inputs()
+        if inputs is None:
             return False
-        frames = [camera.latest() for camera in self._cameras]
-        now_s = self._clock()
-        self.trouble = self._stale_input(frames, now_s, state[1])
-        if self.trouble is not None:
-            return False
-        positions, measured_s = state
-        result = self._policy.act(
-            [frame.image for frame in frames if frame is not None],
-            self._request.task,
-            self._frame.model_from_arm(positions),
-            norm_tag=self._request.norm_tag,
-            depth=self._request.depth,
-        )
+        result = self._act(inputs)
         ended_s = self._clock()
         actions = self._frame.arm_from_model(np.asarray(result.actions, np.float64))
-        chunk = self._chunks.put(actions, measured_s, ended_s)
+        chunk = self._chunks.put(actions, inputs.measured_s, ended_s)
         codes = result.depth_codes
         self.calls.append(
             PolicyCall(
                 number=len(self.calls),
-                started_s=now_s,
+                started_s=inputs.taken_s,
                 ended_s=ended_s,
-                state_age_s=now_s - measured_s,
-                frame_ages_s=tuple(frame.age_s(now_s) for frame in frames if frame is not None),
+                state_age_s=inputs.taken_s - inputs.measured_s,
+                frame_ages_s=tuple(frame.age_s(inputs.taken_s) for frame in inputs.frames),
                 stages_s=dict(result.stages),
                 depth_passes=int(result.depth_passes),
                 changed_cells=int(result.changed_cells),
@@ -164,6 +176,27 @@ class PolicyThread:
             )
         )
         return True
+
+    def _inputs(self) -> _Inputs | None:
+        """Take the newest state and pictures, or leave in `trouble` why they will not do."""
+        state = self._state
+        if state is None:
+            self.trouble = "no servo state yet"
+            return None
+        frames = [camera.latest() for camera in self._cameras]
+        now_s = self._clock()
+        self.trouble = self._stale_input(frames, now_s, state[1])
+        fresh = tuple(frame for frame in frames if frame is not None)
+        return None if self.trouble else _Inputs(fresh, state[0], state[1], now_s)
+
+    def _act(self, inputs: _Inputs) -> ActResult:
+        return self._policy.act(
+            [frame.image for frame in inputs.frames],
+            self._request.task,
+            self._frame.model_from_arm(inputs.positions),
+            norm_tag=self._request.norm_tag,
+            depth=self._request.depth,
+        )
 
     def _stale_input(
         self, frames: list[Frame | None], now_s: float, measured_s: float

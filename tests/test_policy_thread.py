@@ -34,6 +34,9 @@ class FakePolicy:
         self.asked.append((images, task, state, norm_tag, depth))
         return self.answer()
 
+    def reset(self):
+        self.asked.append("reset")
+
 
 class FakeCamera:
     def __init__(self, frame=None):
@@ -81,6 +84,16 @@ def test_state_goes_to_the_policy_in_its_frame_and_actions_come_back_in_the_arms
     assert call.stages_s == {"vision": 0.1}
     assert call.state_age_s == pytest.approx(0.01)
     assert call.frame_ages_s == pytest.approx((0.02, 0.02))
+
+
+def test_warm_up_leaves_no_chunk_no_record_and_no_memory():
+    rig = Rig(still)
+    assert rig.thread.warm_up() == "no servo state yet"
+    rig.thread.observe(ARM_STATE, 99.99)
+    assert rig.thread.warm_up() is None
+    assert rig.policy.asked[-1] == "reset"
+    assert rig.thread.calls == []
+    assert rig.chunks.goal_at(100.0) is None
 
 
 def test_measurement_is_copied_when_it_is_left():

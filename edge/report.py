@@ -1,0 +1,231 @@
+"""Turn a finished run into a report: one JSON object, and the table a person reads.
+
+Every figure says where it came from: times were measured on the machine named in `machine`, and
+`servos` says whether the servos were real or emulated.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge.errors import EdgeError
+from edge.loop import LoopEnd
+from edge.policy_thread import PolicyCall
+from edge.safety import Outcome, Rule
+from edge.tick_log import TickLog
+
+SCHEMA = "molmoact-edge.run.v1"
+POLICY_STAGES = ("preprocess", "vision", "prefill", "depth", "expert")
+SERVOS_EMULATED = "emulated"
+SERVOS_REAL = "real"
+
+
+class ReportError(EdgeError):
+    """A report that cannot be written where it was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunCard:
+    """What was run, where and on what."""
+
+    machine: str
+    python: str
+    bundle: str
+    recipe: str
+    source_sha256: str
+    profile: str
+    board: str
+    servos: str
+    task: str
+    depth: str
+    control_hz: float
+
+
+def machine_name() -> str:
+    """Name this computer by its processor or board model and its cores."""
+    model = _first_line("/proc/device-tree/model") or _cpu_model() or platform.processor()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{model or platform.machine()}, {cores} cores, {platform.machine()}"
+
+
+def build_report(
+    card: RunCard,
+    end: LoopEnd,
+    log: TickLog,
+    calls: Sequence[PolicyCall],
+    world: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Collect the figures of a run; times in milliseconds, None where nothing was measured."""
+    ticks = log.columns()
+    stages = {
+        stage: _spread([call.stages_s[stage] for call in calls if stage in call.stages_s])
+        for stage in POLICY_STAGES
+    }
+    wall_s = _wall_s(ticks["t_s"], card.control_hz)
+    clamps = {
+        rule.name.lower(): {
+            joint: int(count)
+            for joint, count in zip(log.joint_names, log.clamp_counts[rule], strict=True)
+            if count
+        }
+        for rule in Rule
+        if log.clamp_counts[rule].any()
+    }
+    return {
+        "schema": SCHEMA,
+        "card": asdict(card),
+        "end": {"how": end.how, "reason": end.reason, "soft_stop_error": end.soft_stop_error},
+        "stages_ms": {
+            **stages,
+            "policy call": _spread([call.ended_s - call.started_s for call in calls]),
+            "bus": _spread(ticks["read_s"] + ticks["write_s"]),
+            "bus read": _spread(ticks["read_s"]),
+            "bus write": _spread(ticks["write_s"]),
+            "safety gate": _spread(ticks["decide_s"]),
+            "tick": _spread(ticks["tick_s"]),
+            "tick lateness": _spread(ticks["late_s"]),
+        },
+        "policy": {
+            "calls": len(calls),
+            "rate_hz": len(calls) / wall_s if wall_s else None,
+            "prompt_tokens": calls[-1].prompt_tokens if calls else None,
+            "depth_passes": _counts([call.depth_passes for call in calls]),
+            "changed_cells": _counts([call.changed_cells for call in calls]),
+            "frame_age_ms": _spread([max(call.frame_ages_s) for call in calls]),
+            "state_age_ms": _spread([call.state_age_s for call in calls]),
+        },
+        "ticks": {
+            "run": log.n_ticks,
+            "missed": log.missed_ticks,
+            "seconds": wall_s,
+            "read_errors": log.read_errors,
+            "write_errors": log.write_errors,
+        },
+        "safety": {
+            **{kind.name.lower(): int(log.outcome_counts[kind]) for kind in Outcome},
+            "clamps": clamps,
+            "holds_and_stops": dict(log.reason_counts),
+        },
+        "world": world,
+    }
+
+
+def format_report(report: dict[str, Any]) -> str:
+    """Lay the report out as text for a terminal."""
+    card, ticks, policy = report["card"], report["ticks"], report["policy"]
+    safety = report["safety"]
+    lines = [
+        f"{card['servos']} servos, measured on {card['machine']}",
+        f"bundle {card['bundle']} ({card['recipe']}), profile {card['profile']}, "
+        f"depth {card['depth']}, task: {card['task']}",
+        "",
+        f"{'stage':<15}{'n':>6}{'p50 ms':>10}{'p95 ms':>10}{'max ms':>10}",
+    ]
+    for name, spread in report["stages_ms"].items():
+        lines.append(f"{name:<15}" + _table_cells(spread))
+    lines += [
+        "",
+        f"policy         {policy['calls']} calls{_rate(policy['rate_hz'])}",
+        f"depth passes   {_count_text(policy['depth_passes'])}",
+        f"cells changed  {_count_text(policy['changed_cells'])}",
+        f"ticks          {ticks['run']} run, {ticks['missed']} missed, "
+        f"{ticks['read_errors']} failed reads, {ticks['write_errors']} failed writes",
+        f"safety         {safety['pass']} pass, {safety['clamp']} clamp, {safety['hold']} hold, "
+        f"{safety['stop']} stop",
+    ]
+    for rule, joints in safety["clamps"].items():
+        listed = ", ".join(f"{joint} {count}" for joint, count in joints.items())
+        lines.append(f"  {rule:<13}{listed}")
+    if report["world"] is not None:
+        cubes = report["world"].get("cubes_in_bin") or []
+        lines.append(f"world          cubes in the bin: {', '.join(cubes) or 'none'}")
+    lines.append(f"ended          {report['end']['reason']}")
+    return "\n".join(lines)
+
+
+def write_report(path: Path, report: dict[str, Any]) -> None:
+    """Write the report as JSON; an existing file is never overwritten."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            json.dump(report, file, indent=1)
+            file.write("\n")
+    except OSError as error:
+        raise ReportError(f"{path}: cannot write the report: {error.strerror}") from error
+
+
+def write_arrays(path: Path, log: TickLog) -> None:
+    """Write every recorded tick as a NumPy .npz archive; never overwrites."""
+    try:
+        with path.open("xb") as file:
+            np.savez(file, joint_names=np.array(log.joint_names), **log.columns())
+    except OSError as error:
+        raise ReportError(f"{path}: cannot write the arrays: {error.strerror}") from error
+
+
+def _spread(values_s: Sequence[float] | np.ndarray) -> dict[str, float] | None:
+    values = np.asarray(values_s, np.float64) * 1e3
+    if not len(values):
+        return None
+    p50, p95 = np.percentile(values, [50, 95])
+    return {
+        "n": len(values),
+        "p50": round(float(p50), 4),
+        "p95": round(float(p95), 4),
+        "max": round(float(values.max()), 4),
+    }
+
+
+def _counts(values: Sequence[int]) -> dict[str, float] | None:
+    if not values:
+        return None
+    return {
+        "total": int(sum(values)),
+        "mean": round(float(np.mean(values)), 3),
+        "max": int(max(values)),
+    }
+
+
+def _count_text(counts: dict[str, float] | None) -> str:
+    if counts is None:
+        return "-"
+    return f"{counts['total']} in all, {counts['mean']:.1f} a call, {counts['max']} at most"
+
+
+def _table_cells(spread: dict[str, float] | None) -> str:
+    if spread is None:
+        return f"{'-':>6}" + f"{'-':>10}" * 3
+    return f"{spread['n']:>6}" + "".join(f"{spread[key]:>10.2f}" for key in ("p50", "p95", "max"))
+
+
+def _rate(rate_hz: float | None) -> str:
+    return "" if rate_hz is None else f", {rate_hz:.2f} a second"
+
+
+def _wall_s(ticks_s: np.ndarray, control_hz: float) -> float:
+    return float(ticks_s[-1] - ticks_s[0]) + 1.0 / control_hz if len(ticks_s) else 0.0
+
+
+def _cpu_model() -> str:
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return ""
+
+
+def _first_line(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip("\0\n ")
+    except OSError:
+        return ""

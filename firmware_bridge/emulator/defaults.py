@@ -9,9 +9,11 @@ ranges of the SO-101's MJCF, centred on tick 2048, so that LeRobot's degrees equ
 from __future__ import annotations
 
 from firmware_bridge import registers
+from firmware_bridge.calibration import JOINTS, MotorCalibration
 from firmware_bridge.registers import Register
 
 GRIPPER_ID = 6
+CENTRE_TICK = registers.TICKS_PER_TURN // 2
 # Lowest and highest tick of each joint, ids 1..6. The wrist's roll is widened to be symmetric.
 POSITION_LIMITS_TICKS = {
     1: (796, 3300),
@@ -67,3 +69,29 @@ def eeprom_values(servo_id: int) -> dict[Register, int]:
         values[registers.MIN_POSITION_LIMIT] = low
         values[registers.MAX_POSITION_LIMIT] = high
     return values
+
+
+def default_calibration() -> dict[str, MotorCalibration]:
+    """Return the calibration of the emulated arm: ids 1..6, tick 2048 in the middle of the range.
+
+    For the gripper, whose range is not symmetric, tick 2048 is 0 degrees of its joint.
+    """
+    return {
+        joint: MotorCalibration(
+            id=servo_id,
+            drive_mode=0,
+            homing_offset=0,
+            range_min=POSITION_LIMITS_TICKS[servo_id][0],
+            range_max=POSITION_LIMITS_TICKS[servo_id][1],
+        )
+        for servo_id, joint in enumerate(JOINTS, start=1)
+    }
+
+
+def joint_stops_deg() -> list[tuple[float, float]]:
+    """Return where the emulated joints end, in plant degrees."""
+    ticks_per_deg = registers.TICKS_PER_TURN / 360.0
+    return [
+        ((low - CENTRE_TICK) / ticks_per_deg, (high - CENTRE_TICK) / ticks_per_deg)
+        for low, high in POSITION_LIMITS_TICKS.values()
+    ]

@@ -11,13 +11,12 @@ import math
 from dataclasses import dataclass
 
 from firmware_bridge import registers
-from firmware_bridge.emulator.defaults import eeprom_values
+from firmware_bridge.emulator.defaults import CENTRE_TICK, eeprom_values
 from firmware_bridge.emulator.drive import Drive, DriveSettings, target_ticks
 from firmware_bridge.packets import StatusBit
 from firmware_bridge.registers import TICKS_PER_TURN, Access, Register
 
 MEMORY_BYTES = 96
-CENTRE_TICK = TICKS_PER_TURN // 2
 # Torque_Enable values beside 0 (off) and 1 (on); 2 damps, which an unpowered motor does as well.
 RECENTRE = 128
 MOVING_TICKS_S = 10

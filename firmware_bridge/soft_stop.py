@@ -1,0 +1,130 @@
+"""Takes the force out of an arm without dropping it, whatever state its servos are in.
+
+Hold where it is, lower the torque limits to nothing, then per servo: torque limit 0, goal = present
+position, torque off. Torque off comes last because on the STS3215 a goal write switches torque on.
+Every servo is visited; fault bits and silent servos become warnings.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from firmware_bridge import registers
+from firmware_bridge.bus import Bus
+from firmware_bridge.errors import BusError
+from firmware_bridge.packets import StatusBit
+
+RAMP_S = 2.0
+RAMP_STEPS = 24
+# Torque_Enable (40) to Present_Position (56, 57) in one read.
+_STATE_ADDRESS = registers.TORQUE_ENABLE.address
+_STATE_BYTES = registers.PRESENT_POSITION.address + 2 - _STATE_ADDRESS
+
+
+@dataclass(frozen=True, slots=True)
+class SoftStopReport:
+    """Which servos read back torque off, which did not, and what went wrong on the way."""
+
+    limp_ids: tuple[int, ...]
+    unconfirmed_ids: tuple[int, ...]
+    warnings: tuple[str, ...]
+
+
+def soft_stop(
+    bus: Bus,
+    servo_ids: Sequence[int],
+    *,
+    ramp_s: float = RAMP_S,
+    sleep: Callable[[float], None] = time.sleep,
+) -> SoftStopReport:
+    """Make every servo limp and say which confirmed it; never raises for a servo or the port.
+
+    Blocks for `ramp_s` when torque was on. Where a servo does not confirm, torque off is also
+    broadcast. Torque limits stay 0, so that a stray goal moves nothing, until the next arming.
+    """
+    warnings: list[str] = []
+    limits = _hold(bus, servo_ids, warnings)
+    try:
+        _lower(bus, limits, ramp_s, sleep, warnings)
+    finally:
+        limp = _cut(bus, servo_ids, warnings)
+    unconfirmed = tuple(servo_id for servo_id in servo_ids if servo_id not in limp)
+    if unconfirmed:
+        _try(warnings, bus.broadcast_torque_off)
+        unconfirmed = tuple(
+            servo_id for servo_id in unconfirmed if not _is_limp(bus, servo_id, warnings)
+        )
+    for servo_id in servo_ids:
+        bits = bus.status_bits.get(servo_id, 0)
+        if bits:
+            warnings.append(f"servo {servo_id}: reports {status_text(bits)}")
+    limp_ids = tuple(servo_id for servo_id in servo_ids if servo_id not in unconfirmed)
+    return SoftStopReport(limp_ids, unconfirmed, tuple(dict.fromkeys(warnings)))
+
+
+def status_text(bits: int) -> str:
+    """Return the names of the fault bits of a status byte."""
+    names = [bit.name.lower() for bit in StatusBit if bits & bit]
+    unknown = bits & ~sum(StatusBit)
+    return " and ".join(names + ([f"unknown bits {unknown:#04x}"] if unknown else []))
+
+
+def _hold(bus: Bus, servo_ids: Sequence[int], warnings: list[str]) -> dict[int, int]:
+    """Set goal = present where torque is on; return the torque limits of those servos.
+
+    A servo without torque is left alone: a goal would switch it on.
+    """
+    limits = {}
+    for servo_id in servo_ids:
+        reply = _try(warnings, bus.read_bytes, servo_id, _STATE_ADDRESS, _STATE_BYTES)
+        if reply is None or reply.data[0] == 0:
+            continue
+        present = registers.PRESENT_POSITION.decode(reply.data[-2:])
+        start = registers.TORQUE_LIMIT.address - _STATE_ADDRESS
+        limits[servo_id] = registers.TORQUE_LIMIT.decode(reply.data[start : start + 2])
+        _try(warnings, bus.write, servo_id, registers.GOAL_POSITION, present)
+    return limits
+
+
+def _lower(
+    bus: Bus,
+    limits: dict[int, int],
+    ramp_s: float,
+    sleep: Callable[[float], None],
+    warnings: list[str],
+) -> None:
+    if not any(limits.values()) or ramp_s <= 0.0:
+        return
+    for step in range(RAMP_STEPS - 1, -1, -1):
+        values = {servo_id: limit * step // RAMP_STEPS for servo_id, limit in limits.items()}
+        _try(warnings, bus.sync_write, registers.TORQUE_LIMIT, values)
+        sleep(ramp_s / RAMP_STEPS)
+
+
+def _cut(bus: Bus, servo_ids: Sequence[int], warnings: list[str]) -> set[int]:
+    """Torque limit 0, goal = present, torque off, in this order; return the limp servos."""
+    for servo_id in servo_ids:
+        _try(warnings, bus.write, servo_id, registers.TORQUE_LIMIT, 0)
+    for servo_id in servo_ids:
+        present = _try(warnings, bus.read, servo_id, registers.PRESENT_POSITION)
+        if present is not None:
+            _try(warnings, bus.write, servo_id, registers.GOAL_POSITION, present)
+    for servo_id in servo_ids:
+        _try(warnings, bus.write, servo_id, registers.TORQUE_ENABLE, 0)
+    return {servo_id for servo_id in servo_ids if _is_limp(bus, servo_id, warnings)}
+
+
+def _is_limp(bus: Bus, servo_id: int, warnings: list[str]) -> bool:
+    return _try(warnings, bus.read, servo_id, registers.TORQUE_ENABLE) == 0
+
+
+def _try(warnings: list[str], call: Callable[..., Any], *arguments: object) -> Any | None:
+    """Return what the call gives, or None and a warning; the next servo must still be reached."""
+    try:
+        return call(*arguments)
+    except BusError as error:
+        warnings.append(str(error))
+        return None

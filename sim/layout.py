@@ -16,7 +16,7 @@ CUBE_NAMES = ("red_cube", "green_cube", "blue_cube")
 CUBE_HALF_M = 0.014
 
 # Polar region around the pan axis; bearings are positive to the robot's left, the bin is right.
-RADIUS_M = (0.15, 0.27)
+RADIUS_M = (0.15, 0.25)
 BEARING_DEG = (-18.0, 55.0)
 MIN_CUBE_GAP_M = 0.060
 MIN_BIN_GAP_M = 0.100
@@ -64,6 +64,6 @@ def _is_free(spot_m: np.ndarray, placed: list[CubePose]) -> bool:
         and np.hypot(*(spot_m - FOLDED_TIP_M)) >= MIN_TIP_GAP_M
         and all(
             joints_for_tip_deg(np.array([*spot_m, z_m]), PICK_PITCH_DEG) is not None
-            for z_m in (0.01, 0.07)
+            for z_m in (0.01, 0.09)
         )
     )

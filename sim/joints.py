@@ -1,4 +1,4 @@
-"""The six joints of the arm in bus order, their ranges, and the gripper's percent scale.
+"""The joint ranges of the arm in bus order, and the gripper's percent scale.
 
 A body joint's LeRobot degrees are the joint angle of `so101.xml` one to one. The gripper's
 0..100 % is its range, linear.
@@ -8,16 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-JOINT_NAMES = (
-    "shoulder_pan",
-    "shoulder_lift",
-    "elbow_flex",
-    "wrist_flex",
-    "wrist_roll",
-    "gripper",
-)
-N_JOINTS = len(JOINT_NAMES)
-GRIPPER = N_JOINTS - 1
+from firmware_bridge.calibration import GRIPPER as GRIPPER_NAME
+from firmware_bridge.calibration import JOINTS
+
+N_JOINTS = len(JOINTS)
+GRIPPER = JOINTS.index(GRIPPER_NAME)
 
 # Joint ranges of the SO-ARM100 "new calibration" description, which are those of so101.xml.
 JOINT_LIMITS_DEG = np.rad2deg(

@@ -12,7 +12,8 @@ from pathlib import Path
 import mujoco
 import numpy as np
 
-from sim.joints import JOINT_NAMES, positions_from_joints_deg
+from firmware_bridge.calibration import JOINTS
+from sim.joints import positions_from_joints_deg
 from sim.layout import BIN_M, CUBE_HALF_M, CUBE_NAMES, sample_layout
 
 WORLD_XML = Path(__file__).with_name("desk.xml")
@@ -42,10 +43,10 @@ class World:
     def __init__(self, seed: int = 0) -> None:
         self.model = mujoco.MjModel.from_xml_path(str(WORLD_XML))
         self.data = mujoco.MjData(self.model)
-        joint_ids = [self.model.joint(name).id for name in JOINT_NAMES]
+        joint_ids = [self.model.joint(name).id for name in JOINTS]
         self.joint_qpos = self.model.jnt_qposadr[joint_ids]
         self.joint_qvel = self.model.jnt_dofadr[joint_ids]
-        self.motors = np.array([self.model.actuator(name).id for name in JOINT_NAMES])
+        self.motors = np.array([self.model.actuator(name).id for name in JOINTS])
         self._tip = self.model.site("tip").id
         self._cubes = {name: self.model.body(name).id for name in CUBE_NAMES}
         self.reset(seed)

@@ -22,8 +22,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from firmware_bridge import registers
+from firmware_bridge.calibration import CalibrationError, save_calibration
 from firmware_bridge.emulator.bus import EmulatedBus
+from firmware_bridge.emulator.defaults import default_calibration
 from firmware_bridge.emulator.pty_server import LinkError, serve
 from sim.camera_process import (
     DEFAULT_RATE_HZ,
@@ -34,7 +35,6 @@ from sim.camera_process import (
     parse_size,
 )
 from sim.gl import GlError
-from sim.joints import JOINT_NAMES
 from sim.model import World
 from sim.plant import MujocoPlant
 
@@ -158,20 +158,19 @@ def main(argv: list[str] | None = None) -> int:
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_number, lambda *_: server.stop.set())
     try:
-        for path in (args.truth, args.calibration):
-            _require_new_file(path)
+        _require_new_file(args.truth)
         cameras = _start_cameras(args, server.world)
     except (CameraError, GlError, WorldError) as error:
         return _fail(error, 2)
 
     def on_ready() -> None:
         if args.calibration is not None:
-            _write_calibration(server.bus, args.calibration)
+            save_calibration(default_calibration(), args.calibration)
         print(f"ready {args.link}", flush=True)
 
     try:
         summary = server.run(args.link, cameras, on_ready)
-    except (LinkError, OSError) as error:
+    except (LinkError, CalibrationError) as error:
         return _fail(error, 2)
     except CameraError as error:
         return _fail(error, 1)
@@ -191,21 +190,6 @@ def _start_cameras(args: argparse.Namespace, world: World) -> CameraProcess | No
         rate_hz=args.camera_hz,
         shadows=args.shadows,
     )
-
-
-def _write_calibration(bus: EmulatedBus, path: Path) -> None:
-    """Write what is in the servos' EEPROM the way LeRobot keeps a calibration."""
-    calibration = {
-        name: {
-            "id": servo.servo_id,
-            "drive_mode": 0,
-            "homing_offset": servo.value(registers.HOMING_OFFSET),
-            "range_min": servo.value(registers.MIN_POSITION_LIMIT),
-            "range_max": servo.value(registers.MAX_POSITION_LIMIT),
-        }
-        for name, servo in zip(JOINT_NAMES, bus.servos, strict=True)
-    }
-    path.write_text(json.dumps(calibration, indent=4) + "\n")
 
 
 def _require_new_file(path: Path | None) -> None:

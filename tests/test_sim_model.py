@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+from firmware_bridge.calibration import JOINTS
+
 mujoco = pytest.importorskip("mujoco", reason="the simulator needs mujoco")
 
 from sim.joints import (  # noqa: E402
     JOINT_LIMITS_DEG,
-    JOINT_NAMES,
     joints_deg_from_positions,
     positions_from_joints_deg,
 )
@@ -23,7 +24,7 @@ def world():
 
 def pose(world, **joints_rad):
     """Put the arm at an angle per joint, 0 where not given, and return the fingertip."""
-    world.data.qpos[world.joint_qpos] = [joints_rad.get(name, 0.0) for name in JOINT_NAMES]
+    world.data.qpos[world.joint_qpos] = [joints_rad.get(name, 0.0) for name in JOINTS]
     mujoco.mj_forward(world.model, world.data)
     return world.data.site("tip").xpos.copy()
 
@@ -91,7 +92,7 @@ def test_gravity_loads_the_joints_as_published(world):
 
 
 def test_joint_limits_in_code_and_model_agree(world):
-    joint_ids = [world.model.joint(name).id for name in JOINT_NAMES]
+    joint_ids = [world.model.joint(name).id for name in JOINTS]
     np.testing.assert_allclose(
         np.rad2deg(world.model.jnt_range[joint_ids]), JOINT_LIMITS_DEG, atol=1e-9
     )
@@ -114,7 +115,7 @@ def test_inverse_kinematics_puts_the_fingertip_there(world, tip_m, pitch_deg):
     joints_deg = joints_for_tip_deg(np.array(tip_m), pitch_deg)
     if joints_deg is None:
         pytest.skip("the gripper cannot be held at this pitch there")
-    radians = dict(zip(JOINT_NAMES, np.deg2rad(joints_deg), strict=False))
+    radians = dict(zip(JOINTS, np.deg2rad(joints_deg), strict=False))
     np.testing.assert_allclose(pose(world, **radians), tip_m, atol=5e-4)
     assert joints_deg[1:4].sum() == pytest.approx(pitch_deg)
 

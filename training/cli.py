@@ -1,0 +1,105 @@
+"""molmoact-train: make and train MolmoAct2 checkpoints.
+
+molmoact-train init checkpoints/mine --size nano --seed 0
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from training.errors import TrainingError
+from training.init_checkpoint import WrittenCheckpoint, init_checkpoint
+from training.safetensors_writer import BYTES_PER_VALUE
+from training.sizes import SIZES, size_by_name
+
+PROGRAM = "molmoact-train"
+USER_ERROR = 2
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line that says where help is."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message and leave with the status of a user's mistake."""
+        self.exit(USER_ERROR, f"{PROGRAM}: error: {message}; see '{self.prog} --help'\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the command line."""
+    parser = OneLineParser(
+        prog=PROGRAM,
+        description="Make and train MolmoAct2 checkpoints.",
+        epilog=f"example: {PROGRAM} init checkpoints/mine --size nano --seed 0",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    init = commands.add_parser(
+        "init",
+        help="write a checkpoint with random weights in the released layout",
+        description="Write a MolmoAct2 checkpoint with random weights in the released layout.",
+        epilog=f"example: {PROGRAM} init checkpoints/mine --size nano --seed 0",
+    )
+    init.add_argument("out", type=Path, metavar="OUT", help="folder to write; must not exist")
+    init.add_argument("--size", default="nano", help=f"one of: {', '.join(SIZES)} (default: nano)")
+    init.add_argument("--seed", type=int, default=0, help="of the weights (default: 0)")
+    init.add_argument(
+        "--dtype",
+        default="fp32",
+        choices=tuple(BYTES_PER_VALUE),
+        help="of the file (default: fp32)",
+    )
+    init.add_argument(
+        "--max-shard-mib",
+        type=_positive,
+        default=4768,
+        metavar="N",
+        help="largest weight file, in MiB (default: 4768, which is 5 GB)",
+    )
+    init.set_defaults(run=_init)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns 0, or 2 after a one-line message on stderr."""
+    args = build_parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except (TrainingError, OSError) as error:
+        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+        return USER_ERROR
+
+
+def _init(args: argparse.Namespace) -> int:
+    written = init_checkpoint(
+        args.out,
+        size_by_name(args.size),
+        seed=args.seed,
+        dtype=args.dtype,
+        max_shard_mib=args.max_shard_mib,
+    )
+    print(_size_table(written))
+    return 0
+
+
+def _size_table(written: WrittenCheckpoint) -> str:
+    rows = [f"{'part':<24}{'parameters':>16}"]
+    rows += [f"{part:<24}{count:>16,}" for part, count in written.parameters.items()]
+    rows += [f"{'all':<24}{sum(written.parameters.values()):>16,}", ""]
+    rows += [f"{'file':<36}{'bytes':>16}"]
+    rows += [f"{name:<36}{count:>16,}" for name, count in written.file_bytes.items()]
+    rows += [f"{'all':<36}{sum(written.file_bytes.values()):>16,}"]
+    return "\n".join(rows)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

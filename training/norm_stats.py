@@ -1,0 +1,83 @@
+"""norm_stats.json: what -1 and +1 mean for each joint of an SO-100/SO-101.
+
+Joint positions are degrees in the frame of LeRobot's old calibration (dataset format v2.1), which
+the released SO-100/SO-101 checkpoint uses; the gripper is 0 (closed) to 100. An arm calibrated the
+new way maps to it by signs [1, -1, 1, 1, 1, 1] and offsets [0, 90, 90, 0, 0, 0] (LeRobot
+documentation, "MolmoAct2").
+
+The state's q01, q50 and q99 are those reported for the SO-100/SO-101 training mixture of MolmoAct2
+(arXiv 2605.02881). A commanded joint leads and lags the measured one by little, so the action gets
+the same figures, with the gripper's lower end at 0 because a grasp commands less than it reaches.
+The other fields describe a normal distribution through those quantiles: complete, plausible, and
+unused in mode q01_q99. Fitting them to data is the trainer's work.
+"""
+
+from __future__ import annotations
+
+NORM_TAG = "so100_so101_molmoact2"
+SETUP_TYPE = "single so100/so101 robotic arm in molmoact2"
+CONTROL_MODE = "absolute joint pose"
+
+JOINTS = (
+    "shoulder_pan.pos",
+    "shoulder_lift.pos",
+    "elbow_flex.pos",
+    "wrist_flex.pos",
+    "wrist_roll.pos",
+    "gripper.pos",
+)
+
+STATE_QUANTILES = {
+    "q01": (-41.9, 43.7, 38.4, 5.7, -63.5, 0.9),
+    "q50": (3.1, 123.2, 124.4, 57.9, -11.0, 9.2),
+    "q99": (48.3, 185.3, 173.1, 91.8, 42.9, 44.1),
+}
+ACTION_QUANTILES = {
+    "q01": (-41.9, 43.7, 38.4, 5.7, -63.5, 0.0),
+    "q50": (3.1, 123.2, 124.4, 57.9, -11.0, 9.2),
+    "q99": (48.3, 185.3, 173.1, 91.8, 42.9, 44.1),
+}
+
+Z_99 = 2.3263  # standard normal quantiles
+Z_90 = 1.2816
+
+
+def norm_stats(horizon: int) -> dict[str, object]:
+    """Give the content of norm_stats.json: one tag, chunks of `horizon` steps at 30 Hz."""
+    return {
+        "format": "molmoact2_norm_stats.v1",
+        "norm_mode": "q01_q99",
+        "metadata_by_tag": {
+            NORM_TAG: {
+                "action_key": "action",
+                "state_key": "observation.state",
+                "camera_keys": ["observation.images.front", "observation.images.wrist"],
+                "normalize_gripper": True,
+                "action_dim": len(JOINTS),
+                "action_horizon": horizon,
+                "n_action_steps": horizon,
+                "setup_type": SETUP_TYPE,
+                "control_mode": CONTROL_MODE,
+                "action_stats": _feature_stats(ACTION_QUANTILES),
+                "state_stats": _feature_stats(STATE_QUANTILES),
+            }
+        },
+    }
+
+
+def _feature_stats(quantiles: dict[str, tuple[float, ...]]) -> dict[str, object]:
+    low, mid, high = quantiles["q01"], quantiles["q50"], quantiles["q99"]
+    std = [(h - lo) / (2 * Z_99) for lo, h in zip(low, high, strict=True)]
+    return {
+        "mean": list(mid),
+        "std": [round(s, 3) for s in std],
+        "min": [round(lo - s, 3) for lo, s in zip(low, std, strict=True)],
+        "max": [round(h + s, 3) for h, s in zip(high, std, strict=True)],
+        "q01": list(low),
+        "q10": [round(max(lo, m - Z_90 * s), 3) for lo, m, s in zip(low, mid, std, strict=True)],
+        "q50": list(mid),
+        "q90": [round(min(h, m + Z_90 * s), 3) for h, m, s in zip(high, mid, std, strict=True)],
+        "q99": list(high),
+        "mask": [True] * len(JOINTS),
+        "names": list(JOINTS),
+    }

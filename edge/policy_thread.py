@@ -34,6 +34,7 @@ class ActResult(Protocol):
     stages: Mapping[str, float]
     depth_passes: int
     changed_cells: int
+    moved_cells: int
     prompt_tokens: int
 
 
@@ -76,7 +77,8 @@ class PolicyCall:
     frame_ages_s: tuple[float, ...]
     stages_s: dict[str, float]
     depth_passes: int
-    changed_cells: int
+    changed_cells: int  # cells whose picture changed, so that their code was asked again
+    moved_cells: int  # cells whose code came out different
     prompt_tokens: int
     depth_codes: np.ndarray | None
     chunk_start_s: float
@@ -169,6 +171,7 @@ class PolicyThread:
                 stages_s=dict(result.stages),
                 depth_passes=int(result.depth_passes),
                 changed_cells=int(result.changed_cells),
+                moved_cells=int(result.moved_cells),
                 prompt_tokens=int(result.prompt_tokens),
                 depth_codes=None if codes is None else np.array(codes),
                 chunk_start_s=chunk.start_s,

@@ -81,6 +81,16 @@ class SafetyTimes:
 
 
 @dataclass(frozen=True, slots=True)
+class ArmingLimits:
+    """Under which conditions torque comes on, and how; enforced by the servo bus."""
+
+    acceleration_deg_s2: float  # of the servos' own motion profile
+    max_temperature_c: float
+    max_motion_deg: float
+    ramp_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class ArmProfile:
     """Joints in bus order, rates, and the frame in which the checkpoint speaks of them."""
 
@@ -91,6 +101,7 @@ class ArmProfile:
     signs: tuple[float, ...]
     offsets_deg: tuple[float, ...]
     safety: SafetyTimes
+    arming: ArmingLimits
     joints: tuple[JointProfile, ...]
 
 
@@ -165,6 +176,7 @@ def _arm(section: Section) -> ArmProfile:
     action_hz = section.number("action_hz", 1.0, 200.0)
     seam_blend_s = section.number("seam_blend_s", 0.0, 1.0)
     safety = _safety_times(section.child("safety"))
+    arming = _arming(section.child("arming"))
     joint_sections = section.child("joints")
     joints = tuple(_joint(joint_sections.child(name), name) for name in joint_sections.names())
     if not joints:
@@ -180,7 +192,17 @@ def _arm(section: Section) -> ArmProfile:
             raise frame.fail("signs", f"{joint.name} is in percent: sign 1 and offset 0 only")
     frame.finish()
     section.finish()
-    return ArmProfile(name, control_hz, action_hz, seam_blend_s, signs, offsets_deg, safety, joints)
+    return ArmProfile(
+        name=name,
+        control_hz=control_hz,
+        action_hz=action_hz,
+        seam_blend_s=seam_blend_s,
+        signs=signs,
+        offsets_deg=offsets_deg,
+        safety=safety,
+        arming=arming,
+        joints=joints,
+    )
 
 
 def _safety_times(section: Section) -> SafetyTimes:
@@ -198,6 +220,17 @@ def _safety_times(section: Section) -> SafetyTimes:
         )
     section.finish()
     return times
+
+
+def _arming(section: Section) -> ArmingLimits:
+    limits = ArmingLimits(
+        acceleration_deg_s2=section.number("acceleration_deg_s2", 10.0, 2232.0),
+        max_temperature_c=section.number("max_temperature_c", 20.0, 70.0),
+        max_motion_deg=section.number("max_motion_deg", 0.5, 10.0),
+        ramp_s=section.number("ramp_s", 0.1, 10.0),
+    )
+    section.finish()
+    return limits
 
 
 def _joint(section: Section, name: str) -> JointProfile:

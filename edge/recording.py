@@ -51,17 +51,16 @@ def require_recording_extras() -> None:
 class Recorder:
     """Sample the newest frame of every camera until stopped."""
 
-    def __init__(
-        self, cameras: list[Camera], clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._cameras = cameras
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._cameras: list[Camera] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self.frames: deque[RecordedFrame] = deque(maxlen=int(MAX_SECONDS * RECORD_HZ))
 
-    def start(self) -> None:
+    def start(self, cameras: list[Camera]) -> None:
         """Begin to sample."""
+        self._cameras = cameras
         self._thread.start()
 
     def stop(self) -> None:
@@ -70,8 +69,7 @@ class Recorder:
         if self._thread.ident is not None:
             self._thread.join()
 
-    def sample(self) -> None:
-        """Keep one picture per camera."""
+    def _sample(self) -> None:
         pictures = []
         for camera in self._cameras:
             frame = camera.latest()
@@ -81,7 +79,7 @@ class Recorder:
     def _run(self) -> None:
         next_s = time.monotonic()
         while not self._stop.is_set():
-            self.sample()
+            self._sample()
             next_s = max(next_s + 1.0 / RECORD_HZ, time.monotonic())
             self._stop.wait(next_s - time.monotonic())
 

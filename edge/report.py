@@ -99,6 +99,7 @@ def build_report(
             "prompt_tokens": calls[-1].prompt_tokens if calls else None,
             "depth_passes": _counts([call.depth_passes for call in calls]),
             "changed_cells": _counts([call.changed_cells for call in calls]),
+            "moved_cells": _counts([call.moved_cells for call in calls]),
             "frame_age_ms": _spread([max(call.frame_ages_s) for call in calls]),
             "state_age_ms": _spread([call.state_age_s for call in calls]),
         },
@@ -136,6 +137,7 @@ def format_report(report: dict[str, Any]) -> str:
         f"policy         {policy['calls']} calls{_rate(policy['rate_hz'])}",
         f"depth passes   {_count_text(policy['depth_passes'])}",
         f"cells changed  {_count_text(policy['changed_cells'])}",
+        f"codes moved    {_count_text(policy['moved_cells'])}",
         f"ticks          {ticks['run']} run, {ticks['missed']} missed, "
         f"{ticks['read_errors']} failed reads, {ticks['write_errors']} failed writes",
         f"safety         {safety['pass']} pass, {safety['clamp']} clamp, {safety['hold']} hold, "

@@ -36,6 +36,7 @@ class SimulatedWorld:
         self.calibration = folder / "calibration.json"
         self._output = folder / "output.txt"
         self._errors = folder / "errors.txt"
+        self._stopped = False
         self.frames_dir.mkdir()
         command = [sys.executable, "-m", "sim.world"]
         command += ["--link", str(self.link), "--frames", str(self.frames_dir)]
@@ -70,7 +71,13 @@ class SimulatedWorld:
             time.sleep(POLL_S)
 
     def stop(self) -> dict[str, Any] | None:
-        """End every process of the simulator; return the summary it printed, if it did."""
+        """End every process of the simulator; return the summary it printed, if it did.
+
+        Safe to call twice; the second call returns None.
+        """
+        if self._stopped:
+            return None
+        self._stopped = True
         if self._process.poll() is None:
             self._process.terminate()
         try:

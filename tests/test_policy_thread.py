@@ -22,6 +22,7 @@ class Result:
     stages: dict = field(default_factory=lambda: {"vision": 0.1})
     depth_passes: int = 3
     changed_cells: int = 7
+    moved_cells: int = 4
     prompt_tokens: int = 500
 
 
@@ -80,7 +81,8 @@ def test_state_goes_to_the_policy_in_its_frame_and_actions_come_back_in_the_arms
     np.testing.assert_allclose(state, MODEL_STATE)
     np.testing.assert_allclose(rig.chunks.goal_at(100.0), ARM_STATE, atol=1e-5)
     call = rig.thread.calls[0]
-    assert (call.depth_passes, call.changed_cells, call.prompt_tokens) == (3, 7, 500)
+    assert (call.depth_passes, call.changed_cells, call.moved_cells) == (3, 7, 4)
+    assert call.prompt_tokens == 500
     assert call.stages_s == {"vision": 0.1}
     assert call.state_age_s == pytest.approx(0.01)
     assert call.frame_ages_s == pytest.approx((0.02, 0.02))

@@ -1,0 +1,214 @@
+"""molmoact-edge: run a bundle on an arm, or show what is in one."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from edge.errors import EdgeError
+from edge.inspect_bundle import describe_bundle
+from edge.joints import JointIoError, JointReading
+from edge.profile import ArmProfile, load_profile
+from edge.report import format_report
+from edge.run import run_robot
+from edge.run_options import RunOptions
+from firmware_bridge.arm import Arm
+from firmware_bridge.arming import ArmLimits
+from firmware_bridge.calibration import JOINTS, CalibrationError, load_calibration
+from firmware_bridge.errors import BusError
+
+DEPTH_MODES = ("off", "full", "incremental")
+EXIT_OK, EXIT_ERROR, EXIT_SIGNAL = 0, 2, 128
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    parser = argparse.ArgumentParser(
+        prog="molmoact-edge",
+        description="Run a quantised MolmoAct2 bundle on an SO-100/SO-101 arm.",
+        epilog="example: molmoact-edge run bundle/ --profile sim --task 'pick up the red cube'",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser(
+        "run",
+        help="drive an arm, real or simulated",
+        description="Drive an arm with a bundle until the time is over, Ctrl-C or a safety stop. "
+        "The arm is let down softly in every case.",
+        epilog="example: molmoact-edge run bundle/ --profile sim --task 'pick up the red cube' "
+        "--depth incremental --seconds 20 --report report.json. "
+        "Exit codes: 0 time over, 2 could not start or stopped for safety, 130 Ctrl-C, "
+        "143 SIGTERM.",
+    )
+    run.add_argument("bundle", type=Path, help="folder made by 'molmoact-quantize build'")
+    run.add_argument("--profile", required=True, help="name of a shipped profile, or a .yaml path")
+    run.add_argument("--task", required=True, type=_task, help="what to do, in plain words")
+    run.add_argument("--port", help="serial port of a real arm, best under /dev/serial/by-id")
+    run.add_argument("--calibration", type=Path, metavar="FILE", help="LeRobot calibration file")
+    run.add_argument(
+        "--depth", choices=DEPTH_MODES, default="off", help="depth reasoning (default off)"
+    )
+    run.add_argument("--norm-tag", help="which robot's statistics to use, when the bundle has many")
+    run.add_argument("--seconds", type=_seconds, help="how long; without it until Ctrl-C")
+    run.add_argument("--seed", type=_seed, default=0, help="of the simulated desk (default 0)")
+    run.add_argument("--report", type=Path, metavar="FILE", help="write the figures as JSON")
+    run.add_argument("--arrays", type=Path, metavar="FILE", help="write every tick as .npz")
+    run.add_argument("--record", type=Path, metavar="DIR", help="write video.mp4 and timeline.png")
+    show = commands.add_parser(
+        "inspect",
+        help="show what is in a bundle",
+        description="Show a bundle's source, recipe, parts, bytes and bits per weight.",
+        epilog="example: molmoact-edge inspect bundle/",
+    )
+    show.add_argument("bundle", type=Path, help="folder made by 'molmoact-quantize build'")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; see the exit codes in `molmoact-edge run --help`."""
+    args = build_parser().parse_args(argv)
+    try:
+        return _inspect(args) if args.command == "inspect" else _run(args)
+    except EdgeError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return EXIT_SIGNAL + signal.SIGINT
+
+
+class ServoArm:
+    """The servo bus as the loop sees it: every bus error is a JointIoError."""
+
+    def __init__(self, arm: Arm) -> None:
+        self._arm = arm
+
+    def read(self) -> JointReading:
+        """Measure every joint in one bus transaction."""
+        try:
+            return self._arm.read()
+        except BusError as error:
+            raise JointIoError(str(error)) from error
+
+    def write(self, positions: np.ndarray) -> None:
+        """Send one goal per joint in one frame."""
+        try:
+            self._arm.write_goals(positions)
+        except BusError as error:
+            raise JointIoError(str(error)) from error
+
+    def give_torque(self) -> None:
+        """Check the servos and bring torque up without moving."""
+        try:
+            self._arm.arm()
+        except BusError as error:
+            raise JointIoError(str(error)) from error
+
+    def soft_stop(self) -> None:
+        """Let the arm down; JointIoError names the servos that did not confirm."""
+        report = self._arm.soft_stop()
+        if report.unconfirmed_ids:
+            listed = ", ".join(str(servo_id) for servo_id in report.unconfirmed_ids)
+            raise JointIoError(
+                f"servo {listed} did not confirm torque off; switch the arm's power off"
+            )
+
+    def close(self) -> None:
+        """Make the arm limp if it is not, and give the port back."""
+        self._arm.close()
+
+
+def open_servo_arm(port: str, calibration_path: Path, profile: ArmProfile) -> ServoArm:
+    """Open the bus at `port` for reading; JointIoError says what does not fit."""
+    names = tuple(joint.name for joint in profile.joints)
+    if names != JOINTS:
+        raise JointIoError(
+            f"arm profile {profile.name} lists {', '.join(names)}; "
+            f"the bus needs {', '.join(JOINTS)}"
+        )
+    limits = ArmLimits(
+        torque_limits_per_mille=tuple(joint.torque_limit_permille for joint in profile.joints),
+        acceleration_deg_s2=profile.arming.acceleration_deg_s2,
+        arming_max_temperature_c=profile.arming.max_temperature_c,
+        arming_max_motion_deg=profile.arming.max_motion_deg,
+        ramp_s=profile.arming.ramp_s,
+    )
+    try:
+        calibration = load_calibration(calibration_path)
+        for joint in profile.joints:
+            if calibration[joint.name].id != joint.servo_id:
+                raise JointIoError(
+                    f"{calibration_path}: {joint.name} is servo {calibration[joint.name].id}, "
+                    f"arm profile {profile.name} says {joint.servo_id}; correct one of them"
+                )
+        return ServoArm(Arm.open(port, calibration, limits))
+    except (BusError, CalibrationError) as error:
+        raise JointIoError(str(error)) from error
+
+
+def _run(args: argparse.Namespace) -> int:
+    options = RunOptions(
+        bundle=args.bundle,
+        task=args.task,
+        depth=args.depth,
+        norm_tag=args.norm_tag,
+        port=args.port,
+        calibration=args.calibration,
+        seconds=args.seconds,
+        seed=args.seed,
+        report=args.report,
+        arrays=args.arrays,
+        record=args.record,
+    )
+    profile = load_profile(args.profile)
+    result = run_robot(options, profile, open_servo_arm, _say)
+    print(format_report(result.report))
+    if result.fault_trace is not None:
+        print(result.fault_trace, file=sys.stderr, end="")
+    if result.end.soft_stop_error is not None:
+        return _fail(f"soft stop: {result.end.soft_stop_error}")
+    if result.end.how == "stop":
+        return _fail(f"stopped for safety: {result.end.reason}")
+    if result.signal_number is not None:
+        return EXIT_SIGNAL + result.signal_number
+    return EXIT_OK
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    print(describe_bundle(args.bundle))
+    return EXIT_OK
+
+
+def _say(line: str) -> None:
+    print(f"molmoact-edge: {line}", file=sys.stderr, flush=True)
+
+
+def _fail(message: str) -> int:
+    print(f"molmoact-edge: error: {message}", file=sys.stderr)
+    return EXIT_ERROR
+
+
+def _task(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the task is empty; say what the arm should do")
+    return text
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not (math.isfinite(seconds) and seconds > 0.0):
+        raise argparse.ArgumentTypeError(f"{text}: a number of seconds above 0 is needed")
+    return seconds
+
+
+def _seed(text: str) -> int:
+    seed = int(text)
+    if seed < 0:
+        raise argparse.ArgumentTypeError(f"{text}: a seed is 0 or more")
+    return seed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

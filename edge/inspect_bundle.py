@@ -1,0 +1,66 @@
+"""Describe a bundle from its manifest: where it came from, how each part is stored, its size."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from edge.manifest import LayerEntry, Manifest, read_manifest
+
+MIB = 1 << 20
+
+
+def describe_bundle(path: Path) -> str:
+    """Return the description as text; BundleError when the manifest cannot be believed.
+
+    Digests are not checked here: 'molmoact-quantize verify' does that.
+    """
+    manifest = read_manifest(path)
+    model, source, recipe = manifest.model, manifest.source, manifest.recipe
+    depth = f"{model.depth_cells} cells of {model.depth_codes} codes, gate {model.depth_gate}"
+    total_bytes = sum(entry.size_bytes for entry in manifest.files.values())
+    lines = [
+        f"bundle   {path}  ({manifest.schema}, made by {manifest.created_by})",
+        f"source   {source.name}, {source.dtype}, sha256 {source.sha256[:16]}",
+        f"recipe   {recipe.name}, {len(recipe.layers)} matrices",
+        f"model    {model.layers} layers of {model.width}, expert {model.expert_width} wide, "
+        f"{model.flow_steps} flow steps",
+        f"actions  up to {model.max_action_horizon} of up to {model.max_action_dim} joints",
+        f"depth    {depth if model.depth_cells else 'the checkpoint has none'}",
+        f"images   cut to {model.image.height}x{model.image.width} pixels",
+        "",
+        f"{'part':<12}{'matrices':>9}{'weights':>14}{'MiB':>10}{'bits each':>11}"
+        f"{'worst error':>13}  stored as",
+    ]
+    graphs = sorted({layer.graph for layer in recipe.layers.values()})
+    for graph in graphs:
+        lines.append(_part_line(graph, [e for e in recipe.layers.values() if e.graph == graph]))
+    if graphs:
+        lines.append(_part_line("all", list(recipe.layers.values())))
+    lines += ["", f"{'file':<24}{'MiB':>10}  sha256"]
+    lines += [
+        f"{name:<24}{entry.size_bytes / MIB:>10.2f}  {entry.sha256[:16]}"
+        for name, entry in sorted(manifest.files.items())
+    ]
+    lines.append(f"{'all':<24}{total_bytes / MIB:>10.2f}")
+    return "\n".join(lines)
+
+
+def bits_per_weight(manifest: Manifest) -> float | None:
+    """Return the mean bits a matrix weight takes, scales included; None without matrices."""
+    weights = sum(layer.weights for layer in manifest.recipe.layers.values())
+    size_bytes = sum(layer.size_bytes for layer in manifest.recipe.layers.values())
+    return 8.0 * size_bytes / weights if weights else None
+
+
+def _part_line(name: str, layers: list[LayerEntry]) -> str:
+    weights = sum(layer.weights for layer in layers)
+    size_bytes = sum(layer.size_bytes for layer in layers)
+    bits = f"{8.0 * size_bytes / weights:.2f}" if weights else "-"
+    worst = max(layer.relative_error for layer in layers)
+    formats = Counter(layer.format for layer in layers)
+    stored = ", ".join(f"{count} {kind}" for kind, count in sorted(formats.items()))
+    return (
+        f"{name:<12}{len(layers):>9}{weights:>14,}{size_bytes / MIB:>10.2f}{bits:>11}"
+        f"{worst:>12.2%}  {stored}"
+    )

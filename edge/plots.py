@@ -1,0 +1,100 @@
+"""Draw the timeline of a run: goals against measurements, policy calls, verdicts, bus time.
+
+Made after the run, with matplotlib (extra `demo`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge.policy_thread import PolicyCall
+from edge.safety import Outcome
+from edge.tick_log import TickLog
+
+STAGE_COLOURS = {
+    "preprocess": "#9aa5b1",
+    "vision": "#4c78a8",
+    "prefill": "#72b7b2",
+    "depth": "#f2a541",
+    "expert": "#e45756",
+}
+OUTCOME_COLOURS = {
+    Outcome.PASS: "#54a24b",
+    Outcome.CLAMP: "#f2cf5b",
+    Outcome.HOLD: "#f58518",
+    Outcome.STOP: "#b3001b",
+}
+WIDTH_IN, HEIGHT_IN, DPI = 13.0, 14.0, 100
+
+
+def write_timeline(
+    path: Path, log: TickLog, calls: Sequence[PolicyCall], report: dict[str, Any]
+) -> None:
+    """Write a PNG of one run."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    ticks = log.columns()
+    start_s = ticks["t_s"][0] if len(ticks["t_s"]) else 0.0
+    t_s = ticks["t_s"] - start_s
+    n_joints = len(log.joint_names)
+    figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    heights = [2.0] * n_joints + [1.2, 0.5, 1.2]
+    axes = figure.subplots(n_joints + 3, 1, sharex=True, height_ratios=heights)
+    for joint, (axis, name) in enumerate(zip(axes, log.joint_names, strict=False)):
+        axis.plot(t_s, ticks["asked"][:, joint], color="#bbbbbb", lw=1.0, label="asked by policy")
+        axis.plot(t_s, ticks["written"][:, joint], color="#e45756", lw=1.2, label="written")
+        axis.plot(t_s, ticks["present"][:, joint], color="#4c78a8", lw=1.2, label="measured")
+        axis.set_ylabel(f"{name}\n{'%' if name == 'gripper' else 'deg'}")
+        axis.grid(alpha=0.25)
+    axes[0].legend(loc="upper right", ncols=3, fontsize=8)
+    _draw_calls(axes[n_joints], calls, start_s)
+    _draw_verdicts(axes[n_joints + 1], ticks["outcome"], t_s)
+    _draw_bus(axes[n_joints + 2], ticks, t_s)
+    axes[-1].set_xlabel("seconds")
+    card = report["card"]
+    figure.suptitle(
+        f"{card['task']}  ({card['recipe']}, depth {card['depth']})\n"
+        f"{card['servos']} servos, measured on {card['machine']}",
+        fontsize=10,
+    )
+    figure.savefig(path)
+
+
+def _draw_calls(axis: Any, calls: Sequence[PolicyCall], start_s: float) -> None:
+    for call in calls:
+        left_s = call.started_s - start_s
+        for stage, colour in STAGE_COLOURS.items():
+            width_s = call.stages_s.get(stage, 0.0)
+            label = stage if call.number == 0 else None
+            axis.barh(0, width_s, left=left_s, height=0.8, color=colour, label=label)
+            left_s += width_s
+    axis.set_yticks([])
+    axis.set_ylabel("policy\ncalls")
+    if calls:
+        axis.legend(loc="upper right", ncols=len(STAGE_COLOURS), fontsize=8)
+
+
+def _draw_verdicts(axis: Any, outcomes: np.ndarray, t_s: np.ndarray) -> None:
+    for outcome, colour in OUTCOME_COLOURS.items():
+        at = t_s[outcomes == outcome]
+        axis.vlines(at, 0.0, 1.0, color=colour, lw=1.5, label=outcome.name.lower())
+    axis.set_ylim(0.0, 1.0)
+    axis.set_yticks([])
+    axis.set_ylabel("gate")
+    axis.legend(loc="upper right", ncols=len(OUTCOME_COLOURS), fontsize=8)
+
+
+def _draw_bus(axis: Any, ticks: dict[str, np.ndarray], t_s: np.ndarray) -> None:
+    axis.plot(t_s, ticks["read_s"] * 1e3, color="#4c78a8", lw=0.9, label="bus read")
+    axis.plot(t_s, ticks["write_s"] * 1e3, color="#e45756", lw=0.9, label="bus write")
+    axis.plot(t_s, ticks["late_s"] * 1e3, color="#999999", lw=0.9, label="tick lateness")
+    axis.set_ylabel("ms")
+    axis.set_ylim(bottom=0.0)
+    axis.grid(alpha=0.25)
+    axis.legend(loc="upper right", ncols=3, fontsize=8)

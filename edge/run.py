@@ -1,0 +1,283 @@
+"""Run a bundle on an arm: put profile, policy, cameras, arm and loop together, and take them apart.
+
+Everything that can fail does so before the arm gets torque: bundle, profile, calibration, cameras
+and one policy call for nothing. From then on every way out leads through the soft stop.
+"""
+
+from __future__ import annotations
+
+import platform
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from edge.camera import close_cameras, open_cameras, wait_for_frames
+from edge.chunks import ChunkBuffer
+from edge.joints import JointReading
+from edge.loop import ControlLoop, LoopEnd
+from edge.normalization import choose_tag
+from edge.policy import Policy
+from edge.policy_thread import PolicyThread, Request
+from edge.profile import PORT_SIMULATED, ArmProfile, Profile
+from edge.recording import Recorder
+from edge.report import (
+    SERVOS_EMULATED,
+    SERVOS_REAL,
+    RunCard,
+    build_report,
+    machine_name,
+    write_arrays,
+    write_report,
+)
+from edge.run_options import TIMELINE_NAME, VIDEO_NAME, RunError, RunOptions, check_options
+from edge.safety import SafetyGate
+from edge.simulated_world import SimulatedWorld
+from edge.tick_log import TickLog
+
+FIRST_FRAME_S = 10.0
+POLICY_END_S = 30.0
+# Ticks kept when a run has no end of its own: one hour at 30 Hz, 20 MB.
+OPEN_ENDED_TICKS = 108_000
+EXIT_SIGTERM = 128 + signal.SIGTERM
+
+
+class RobotArm(Protocol):
+    """An arm on its bus; errors are JointIoError."""
+
+    def read(self) -> JointReading:
+        """Measure every joint."""
+        ...
+
+    def write(self, positions: np.ndarray) -> None:
+        """Send one goal per joint."""
+        ...
+
+    def give_torque(self) -> None:
+        """Check the servos and bring torque up without moving; blocks for seconds."""
+        ...
+
+    def soft_stop(self) -> None:
+        """Let the arm down, then torque off; blocks for seconds."""
+        ...
+
+    def close(self) -> None:
+        """Give the port back."""
+        ...
+
+
+OpenArm = Callable[[str, Path, ArmProfile], RobotArm]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How the loop ended, and everything measured."""
+
+    end: LoopEnd
+    signal_number: int | None
+    report: dict[str, Any]
+    fault_trace: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _ArmAccess:
+    port: str
+    calibration: Path
+    frames_dir: Path | None
+
+
+def run_robot(options: RunOptions, profile: Profile, open_arm: OpenArm, say: Say) -> RunResult:
+    """Run until the time is over, a signal, or a safety stop; EdgeError when it cannot start.
+
+    Before the arm has torque, SIGINT and SIGTERM end the run as exceptions; the simulator is
+    ended in every case.
+    """
+    check_options(options, profile)
+    with ExitStack() as stack:
+        stack.enter_context(_handling(signal.SIGTERM, lambda *_: sys.exit(EXIT_SIGTERM)))
+        say(f"opening {options.bundle}")
+        policy = Policy.open(options.bundle, profile=profile)
+        _check_fit(policy, options, profile)
+        access, world = _arm_access(options, profile, stack, say)
+        log = TickLog(_capacity(options, profile), tuple(j.name for j in profile.arm.joints))
+        recorder = Recorder() if options.record else None
+        end, thread, signals = _drive(
+            options, profile, policy, access, open_arm, log, recorder, say
+        )
+        summary = None
+        if world is not None:
+            say("stopping the simulator")
+            summary = world.stop()
+        report = build_report(_card(options, profile, policy), end, log, thread.calls, summary)
+        _write_outputs(options, report, log, thread, recorder, say)
+        return RunResult(end, signals[0] if signals else None, report, thread.fault_trace)
+
+
+def _check_fit(policy: Policy, options: RunOptions, profile: Profile) -> None:
+    """Refuse a bundle that was made for other cameras or another arm, before anything starts."""
+    tag = choose_tag(policy.bundle.tags, options.norm_tag)
+    n_cameras, n_joints = len(profile.cameras), len(profile.arm.joints)
+    if tag.cameras and len(tag.cameras) != n_cameras:
+        raise RunError(
+            f"profile {profile.name} has {n_cameras} cameras, norm tag {tag.name} of the bundle "
+            f"needs {len(tag.cameras)}: {', '.join(tag.cameras)}; list as many in the profile"
+        )
+    for what, dim in (("actions", tag.action.dim), ("states", tag.state.dim)):
+        if dim != n_joints:
+            raise RunError(
+                f"norm tag {tag.name} of the bundle has {what} of {dim} joints, arm "
+                f"{profile.arm.name} has {n_joints}; use a bundle for this arm"
+            )
+
+
+def _drive(
+    options: RunOptions,
+    profile: Profile,
+    policy: Policy,
+    access: _ArmAccess,
+    open_arm: OpenArm,
+    log: TickLog,
+    recorder: Recorder | None,
+    say: Say,
+) -> tuple[LoopEnd, PolicyThread, list[int]]:
+    """Open cameras and arm, run the loop, close them; the arm is limp afterwards."""
+    with ExitStack() as stack:
+        cameras = open_cameras(profile.cameras, access.frames_dir)
+        stack.callback(close_cameras, cameras)
+        wait_for_frames(cameras, profile.cameras, FIRST_FRAME_S)
+        arm = open_arm(access.port, access.calibration, profile.arm)
+        stack.callback(arm.close)
+
+        chunks = ChunkBuffer(
+            len(profile.arm.joints),
+            profile.arm.action_hz,
+            profile.arm.seam_blend_s,
+            profile.board.max_chunk_age_s,
+        )
+        request = Request(options.task, options.norm_tag, options.depth)
+        thread = PolicyThread(policy, cameras, profile, chunks, request)
+        gate = SafetyGate(profile.arm, profile.start_gate_deg)
+        loop = ControlLoop(arm, chunks, gate, thread, log, profile.arm)
+
+        reading = arm.read()
+        thread.observe(reading.positions, reading.t_s)
+        say("first policy call, before the arm has torque")
+        problem = thread.warm_up()
+        if problem is not None:
+            raise RunError(f"the policy could not be asked: {problem}")
+        stop, signals = stack.enter_context(_stop_on_signals())
+        say("giving torque")
+        arm.give_torque()
+        say(f"running: {options.task}")
+        if recorder is not None:
+            recorder.start(cameras)
+            stack.callback(recorder.stop)
+        return _run_loop(loop, thread, options.seconds, stop, say), thread, signals
+
+
+def _run_loop(
+    loop: ControlLoop,
+    thread: PolicyThread,
+    seconds: float | None,
+    stop: threading.Event,
+    say: Say,
+) -> LoopEnd:
+    thread.start()
+    try:
+        return loop.run(seconds, stop)
+    finally:
+        if not thread.stop(POLICY_END_S):
+            say(f"the policy call in progress did not end within {POLICY_END_S:.0f} s")
+
+
+def _arm_access(
+    options: RunOptions, profile: Profile, stack: ExitStack, say: Say
+) -> tuple[_ArmAccess, SimulatedWorld | None]:
+    """Say where the arm is, after starting the simulator if the profile wants one."""
+    if profile.port != PORT_SIMULATED:
+        calibration = options.calibration or profile.calibration
+        return _ArmAccess(options.port, calibration, None), None
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="molmoact-edge-")))
+    say(f"starting the simulator (seed {options.seed})")
+    world = SimulatedWorld(folder, options.seed)
+    stack.callback(world.stop)
+    world.wait_ready()
+    return _ArmAccess(str(world.link), world.calibration, world.frames_dir), world
+
+
+def _write_outputs(
+    options: RunOptions,
+    report: dict[str, Any],
+    log: TickLog,
+    thread: PolicyThread,
+    recorder: Recorder | None,
+    say: Say,
+) -> None:
+    if options.record is not None:
+        from edge.plots import write_timeline
+        from edge.video import write_video
+
+        options.record.mkdir(parents=True, exist_ok=True)
+        say(f"writing {options.record}/{VIDEO_NAME} and {TIMELINE_NAME}")
+        write_timeline(options.record / TIMELINE_NAME, log, thread.calls, report)
+        if recorder is not None:
+            video = options.record / VIDEO_NAME
+            write_video(video, list(recorder.frames), log, thread.calls, report)
+    if options.arrays is not None:
+        write_arrays(options.arrays, log)
+    if options.report is not None:
+        write_report(options.report, report)
+
+
+def _card(options: RunOptions, profile: Profile, policy: Policy) -> RunCard:
+    manifest = policy.bundle.manifest
+    return RunCard(
+        machine=machine_name(),
+        python=platform.python_version(),
+        bundle=str(options.bundle),
+        recipe=manifest.recipe.name,
+        source_sha256=manifest.source.sha256,
+        profile=profile.name,
+        board=profile.board.name,
+        servos=SERVOS_EMULATED if profile.port == PORT_SIMULATED else SERVOS_REAL,
+        task=options.task,
+        depth=options.depth,
+        control_hz=profile.arm.control_hz,
+    )
+
+
+def _capacity(options: RunOptions, profile: Profile) -> int:
+    if options.seconds is None:
+        return OPEN_ENDED_TICKS
+    return min(OPEN_ENDED_TICKS, int(options.seconds * profile.arm.control_hz) + 2)
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[tuple[threading.Event, list[int]]]:
+    """Turn SIGINT and SIGTERM into an event; also give the list of those that came."""
+    stop = threading.Event()
+    received: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        received.append(number)
+        stop.set()
+
+    with _handling(signal.SIGINT, note), _handling(signal.SIGTERM, note):
+        yield stop, received
+
+
+@contextmanager
+def _handling(number: int, handler: Callable[[int, object], object]) -> Iterator[None]:
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)

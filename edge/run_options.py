@@ -1,0 +1,69 @@
+"""What `molmoact-edge run` was asked for, and the checks that need no bundle and no arm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.errors import EdgeError
+from edge.profile import PORT_SIMULATED, Profile
+from edge.recording import require_recording_extras
+
+VIDEO_NAME, TIMELINE_NAME = "video.mp4", "timeline.png"
+
+
+class RunError(EdgeError):
+    """A run that cannot start as asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """The command line, typed; None where nothing was given."""
+
+    bundle: Path
+    task: str
+    depth: str
+    norm_tag: str | None
+    port: str | None
+    calibration: Path | None
+    seconds: float | None
+    seed: int
+    report: Path | None
+    arrays: Path | None
+    record: Path | None
+
+
+def check_options(options: RunOptions, profile: Profile) -> None:
+    """Raise RunError when the options contradict the profile or an output could not be written."""
+    if profile.port == PORT_SIMULATED:
+        for name, value in (("--port", options.port), ("--calibration", options.calibration)):
+            if value:
+                raise RunError(f"profile {profile.name} simulates its arm; leave {name} out")
+    else:
+        if not options.port:
+            raise RunError(f"profile {profile.name} drives a real arm; give its port with --port")
+        if not (options.calibration or profile.calibration):
+            raise RunError(
+                f"profile {profile.name} names no calibration; give LeRobot's calibration file of "
+                "this arm with --calibration"
+            )
+    for path in (options.report, options.arrays):
+        if path is not None:
+            _check_new_file(path)
+    if options.record is not None:
+        require_recording_extras()
+        if options.record.exists() and not options.record.is_dir():
+            raise RunError(f"{options.record}: is not a folder; choose another for --record")
+        for name in (VIDEO_NAME, TIMELINE_NAME):
+            _check_absent(options.record / name)
+
+
+def _check_new_file(path: Path) -> None:
+    _check_absent(path)
+    if not path.parent.is_dir():
+        raise RunError(f"{path}: the folder {path.parent} does not exist; create it first")
+
+
+def _check_absent(path: Path) -> None:
+    if path.exists():
+        raise RunError(f"{path}: already exists; remove it or choose another path")

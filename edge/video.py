@@ -1,0 +1,143 @@
+"""Film a run: camera pictures side by side, the instruction, and the depth codes as a grid.
+
+A cell of the grid is lit when its code moved in the newest policy call. Made after the run, H.264
+through PyAV (extra `demo`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from edge.policy_thread import PolicyCall
+from edge.recording import PICTURE_HEIGHT, RECORD_HZ, RecordedFrame
+from edge.safety import Outcome
+from edge.tick_log import TickLog
+
+HEADER_PX, FOOTER_PX, GAP_PX = 34, 30, 8
+BACKGROUND, INK, FAINT = (24, 26, 30), (235, 235, 235), (140, 145, 150)
+LIT = (255, 196, 0)
+DARKEST, BRIGHTEST = 40, 200
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+CRF = "20"
+
+
+def write_video(
+    path: Path,
+    frames: Sequence[RecordedFrame],
+    log: TickLog,
+    calls: Sequence[PolicyCall],
+    report: dict[str, Any],
+) -> None:
+    """Write an MP4 of one run at the rate it was recorded; nothing when there are no frames."""
+    import av
+
+    if not frames:
+        return
+    ticks = log.columns()
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(RECORD_HZ).limit_denominator(1000))
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": CRF, "preset": "veryfast"}
+        for frame in frames:
+            picture = compose_picture(frame, ticks, calls, report)
+            stream.height, stream.width = picture.shape[:2]
+            for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+
+
+def compose_picture(
+    frame: RecordedFrame,
+    ticks: dict[str, np.ndarray],
+    calls: Sequence[PolicyCall],
+    report: dict[str, Any],
+) -> np.ndarray:
+    """Lay out one picture of the film, (height, width, 3) uint8 RGB with even sides."""
+    panels = [_decode(jpeg) for jpeg in frame.pictures]
+    done = [call for call in calls if call.ended_s <= frame.t_s]
+    with_depth = any(call.depth_codes is not None for call in calls)
+    if with_depth:
+        panels.append(_depth_panel(done))
+    row = _side_by_side(panels)
+    height, width = row.shape[:2]
+    canvas = np.full((HEADER_PX + height + FOOTER_PX, width, 3), BACKGROUND, np.uint8)
+    canvas[HEADER_PX : HEADER_PX + height] = row
+    _text(canvas, report["card"]["task"], (GAP_PX, 23), 0.6, INK)
+    _text(canvas, _footer(frame.t_s, ticks, done, with_depth), (GAP_PX, HEADER_PX + height + 20))
+    even = (canvas.shape[0] // 2 * 2, canvas.shape[1] // 2 * 2)
+    return np.ascontiguousarray(canvas[: even[0], : even[1]])
+
+
+def _footer(
+    t_s: float, ticks: dict[str, np.ndarray], done: Sequence[PolicyCall], with_depth: bool
+) -> str:
+    started = len(ticks["t_s"]) > 0
+    row = int(np.searchsorted(ticks["t_s"], t_s, side="right")) - 1
+    seconds = t_s - ticks["t_s"][0] if started else 0.0
+    parts = [f"{max(0.0, seconds):5.1f} s", f"tick {max(0, row + 1)}"]
+    if row >= 0:
+        parts.append(Outcome(int(ticks["outcome"][row])).name.lower())
+    if done:
+        call = done[-1]
+        parts.append(f"call {call.number + 1}: {(call.ended_s - call.started_s) * 1e3:.0f} ms")
+        if with_depth:
+            parts.append(f"{call.depth_passes} depth passes")
+    return "   ".join(parts)
+
+
+def _decode(jpeg: bytes | None) -> np.ndarray:
+    if jpeg is None:
+        return np.full((PICTURE_HEIGHT, PICTURE_HEIGHT * 4 // 3, 3), BACKGROUND, np.uint8)
+    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+    if image.shape[0] == PICTURE_HEIGHT:
+        return image
+    width = max(1, round(image.shape[1] * PICTURE_HEIGHT / image.shape[0]))
+    return cv2.resize(image, (width, PICTURE_HEIGHT), interpolation=cv2.INTER_LINEAR)
+
+
+def _depth_panel(done: Sequence[PolicyCall]) -> np.ndarray:
+    panel = np.full((PICTURE_HEIGHT, PICTURE_HEIGHT, 3), BACKGROUND, np.uint8)
+    known = [call.depth_codes for call in done if call.depth_codes is not None]
+    if not known:
+        _text(panel, "depth codes", (GAP_PX, PICTURE_HEIGHT // 2))
+        return panel
+    codes = known[-1]
+    columns = math.isqrt(len(codes) - 1) + 1
+    rows = math.ceil(len(codes) / columns)
+    moved = codes != known[-2] if len(known) > 1 else np.zeros(len(codes), bool)
+    brightest = max(1, int(codes.max()))
+    side = PICTURE_HEIGHT // max(rows, columns)
+    for cell, code in enumerate(codes):
+        y, x = cell // columns * side, cell % columns * side
+        value = DARKEST + (BRIGHTEST - DARKEST) * int(code) // brightest
+        cv2.rectangle(panel, (x, y), (x + side - 2, y + side - 2), (value,) * 3, cv2.FILLED)
+        if moved[cell]:
+            cv2.rectangle(panel, (x, y), (x + side - 2, y + side - 2), LIT, 2)
+    return panel
+
+
+def _side_by_side(panels: Sequence[np.ndarray]) -> np.ndarray:
+    gap = np.full((PICTURE_HEIGHT, GAP_PX, 3), BACKGROUND, np.uint8)
+    pieces: list[np.ndarray] = [gap]
+    for panel in panels:
+        pieces += [panel, gap]
+    return np.concatenate(pieces, axis=1)
+
+
+def _text(
+    canvas: np.ndarray,
+    text: str,
+    place: tuple[int, int],
+    scale: float = 0.45,
+    colour: tuple[int, int, int] = FAINT,
+) -> None:
+    plain = text.encode("ascii", "replace").decode()  # the font has no other letters
+    cv2.putText(canvas, plain, place, FONT, scale, colour, 1, cv2.LINE_AA)

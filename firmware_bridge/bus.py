@@ -228,11 +228,14 @@ class Bus:
         """Have suspects answer something new, behind which no older reply can come.
 
         The answer is known by its length, which no other request uses and the next such question
-        does not repeat, and by the id it starts with. Returns those that answered.
+        does not repeat, and by the id it starts with. Whether servos listed behind a missing one
+        answer is not documented, so each time another one is first. Returns those that answered.
         """
         self._settle_turn = (self._settle_turn + 1) % SETTLE_TURNS
         length = SETTLE_BYTES + self._settle_turn
-        frame = build(registers.ID.address, length, servo_ids)
+        first = self._settle_turn % len(servo_ids)
+        ordered = [*servo_ids[first:], *servo_ids[:first]]
+        frame = build(registers.ID.address, length, ordered)
         replies = self._exchange(frame, dict.fromkeys(servo_ids, length)).replies
         settled = {servo_id for servo_id, reply in replies.items() if reply.data[0] == servo_id}
         self._suspects -= settled

@@ -14,7 +14,7 @@ from typing import Any
 
 from firmware_bridge import registers
 from firmware_bridge.bus import Bus
-from firmware_bridge.errors import BusError
+from firmware_bridge.errors import BusError, BusTimeout
 from firmware_bridge.packets import StatusBit
 
 RAMP_S = 2.0
@@ -45,7 +45,7 @@ def soft_stop(
     Blocks for `ramp_s` when torque was on. Where a servo does not confirm, torque off is also
     broadcast. Torque limits stay 0, so that a stray goal moves nothing, until the next arming.
     """
-    warnings: list[str] = []
+    warnings: dict[str, str] = {}
     limits = _hold(bus, servo_ids, warnings)
     try:
         _lower(bus, limits, ramp_s, sleep, warnings)
@@ -59,10 +59,9 @@ def soft_stop(
         )
     for servo_id in servo_ids:
         bits = bus.status_bits.get(servo_id, 0)
-        if bits:
-            warnings.append(f"servo {servo_id}: reports {status_text(bits)}")
+        _note_status(servo_id, bits, warnings)
     limp_ids = tuple(servo_id for servo_id in servo_ids if servo_id not in unconfirmed)
-    return SoftStopReport(limp_ids, unconfirmed, tuple(dict.fromkeys(warnings)))
+    return SoftStopReport(limp_ids, unconfirmed, tuple(warnings.values()))
 
 
 def status_text(bits: int) -> str:
@@ -72,7 +71,7 @@ def status_text(bits: int) -> str:
     return " and ".join(names + ([f"unknown bits {unknown:#04x}"] if unknown else []))
 
 
-def _hold(bus: Bus, servo_ids: Sequence[int], warnings: list[str]) -> dict[int, int]:
+def _hold(bus: Bus, servo_ids: Sequence[int], warnings: dict[str, str]) -> dict[int, int]:
     """Set goal = present where torque is on; return the torque limits of those servos.
 
     A servo without torque is left alone: a goal would switch it on.
@@ -80,6 +79,8 @@ def _hold(bus: Bus, servo_ids: Sequence[int], warnings: list[str]) -> dict[int, 
     limits = {}
     for servo_id in servo_ids:
         reply = _try(warnings, bus.read_bytes, servo_id, _STATE_ADDRESS, _STATE_BYTES)
+        if reply is not None:
+            _note_status(servo_id, reply.error, warnings)
         if reply is None or reply.data[0] == 0:
             continue
         present = registers.PRESENT_POSITION.decode(reply.data[-2:])
@@ -94,7 +95,7 @@ def _lower(
     limits: dict[int, int],
     ramp_s: float,
     sleep: Callable[[float], None],
-    warnings: list[str],
+    warnings: dict[str, str],
 ) -> None:
     if not any(limits.values()) or ramp_s <= 0.0:
         return
@@ -104,7 +105,7 @@ def _lower(
         sleep(ramp_s / RAMP_STEPS)
 
 
-def _cut(bus: Bus, servo_ids: Sequence[int], warnings: list[str]) -> set[int]:
+def _cut(bus: Bus, servo_ids: Sequence[int], warnings: dict[str, str]) -> set[int]:
     """Torque limit 0, goal = present, torque off, in this order; return the limp servos."""
     for servo_id in servo_ids:
         _try(warnings, bus.write, servo_id, registers.TORQUE_LIMIT, 0)
@@ -117,14 +118,25 @@ def _cut(bus: Bus, servo_ids: Sequence[int], warnings: list[str]) -> set[int]:
     return {servo_id for servo_id in servo_ids if _is_limp(bus, servo_id, warnings)}
 
 
-def _is_limp(bus: Bus, servo_id: int, warnings: list[str]) -> bool:
+def _is_limp(bus: Bus, servo_id: int, warnings: dict[str, str]) -> bool:
     return _try(warnings, bus.read, servo_id, registers.TORQUE_ENABLE) == 0
 
 
-def _try(warnings: list[str], call: Callable[..., Any], *arguments: object) -> Any | None:
-    """Return what the call gives, or None and a warning; the next servo must still be reached."""
+def _note_status(servo_id: int, bits: int, warnings: dict[str, str]) -> None:
+    if bits:
+        text = f"servo {servo_id}: reports {status_text(bits)}"
+        warnings.setdefault(text, text)
+
+
+def _try(warnings: dict[str, str], call: Callable[..., Any], *arguments: object) -> Any | None:
+    """Return what the call gives, or None and a warning; the next servo must still be reached.
+
+    A servo's silence is noted once, though it may cost every one of its steps.
+    """
     try:
         return call(*arguments)
+    except BusTimeout as error:
+        warnings.setdefault(f"silent {error.servo_ids}", str(error))
     except BusError as error:
-        warnings.append(str(error))
-        return None
+        warnings.setdefault(str(error), str(error))
+    return None

@@ -109,7 +109,10 @@ class SerialTransport:
 
 
 def _open_message(port: str, baud_rate: int, error: Exception) -> str:
-    number = getattr(error, "errno", None)
+    # pyserial keeps the terminal's refusal only as the error behind its own.
+    refusal = error.__context__
+    number = refusal.args[0] if isinstance(refusal, termios.error) else None
+    number = getattr(error, "errno", None) or number
     if number in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
         return f"{port}: no such port; check the USB cable, or run 'molmoact-arm scan'"
     if number == errno.EACCES:

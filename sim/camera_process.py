@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import subprocess
 import sys
@@ -18,6 +19,7 @@ CAMERA_NAMES = ("front", "wrist")
 DEFAULT_SIZE = (192, 144)
 DEFAULT_RATE_HZ = 10.0
 MAX_RATE_HZ = 120.0
+MIN_SIDE = 16
 MAX_SIDE = 4096
 START_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 5.0
@@ -135,8 +137,8 @@ def frame_path(frames_dir: Path, camera: str) -> Path:
 
 def parse_size(text: str) -> tuple[int, int]:
     """Parse WIDTHxHEIGHT in pixels; raises ValueError."""
-    width_text, _, height_text = text.lower().partition("x")
-    width, height = int(width_text), int(height_text)
-    if not (16 <= width <= MAX_SIDE and 16 <= height <= MAX_SIDE):
-        raise ValueError(f"{text}: each side must be 16..{MAX_SIDE}")
-    return width, height
+    match = re.fullmatch(r"(\d{1,6})[xX](\d{1,6})", text)
+    sides = [int(side) for side in match.groups()] if match else []
+    if not sides or not all(MIN_SIDE <= side <= MAX_SIDE for side in sides):
+        raise ValueError(f"{text!r}: a size is WxH in pixels, each side {MIN_SIDE}..{MAX_SIDE}")
+    return sides[0], sides[1]

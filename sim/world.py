@@ -129,7 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=_seed, default=0, help="where the cubes lie (default 0)")
     parser.add_argument(
         "--size",
-        type=parse_size,
+        type=_size,
         default=DEFAULT_SIZE,
         metavar="WxH",
         help="pictures in pixels (default {}x{})".format(*DEFAULT_SIZE),
@@ -211,6 +211,13 @@ def _seed(text: str) -> int:
     if seed < 0:
         raise argparse.ArgumentTypeError(f"{seed}: a seed is 0 or more")
     return seed
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _camera_hz(text: str) -> float:

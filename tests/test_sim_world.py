@@ -215,4 +215,4 @@ def test_an_impossible_picture_size_is_refused(size, capsys):
     with pytest.raises(SystemExit) as exit_info:
         build_parser().parse_args(["--link", "p", "--frames", "f", "--size", size])
     assert exit_info.value.code == 2
-    assert "--size" in capsys.readouterr().err
+    assert "a size is WxH in pixels, each side 16..4096" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What the runtime raises: one line that says what happened, the value, the limit and what to do."""
+"""What the runtime raises: one line with what happened, the value, the limit and what to do."""
 
 from __future__ import annotations
 

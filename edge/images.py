@@ -49,7 +49,7 @@ class ImagePatches:
 
 
 def cut_image(image: np.ndarray, layout: ImageLayout) -> ImagePatches:
-    """Resize and cut one picture, (height, width, 3) uint8 RGB, as the checkpoint's processor does."""
+    """Resize and cut (height, width, 3) uint8 RGB as the checkpoint's processor does."""
     rows, columns = layout.grid
     whole = resize_bilinear(image, layout.height, layout.width)
     indices = np.arange(rows * columns).reshape(rows, columns)
@@ -208,7 +208,9 @@ def _overlapping_crops(image: np.ndarray, layout: ImageLayout) -> tuple[np.ndarr
             local = np.arange(per_crop * per_crop).reshape(per_crop, per_crop)
             # The outermost crops own their outer margin too, so that every patch has one owner.
             rows = slice(0 if y == 0 else left, per_crop if y == down - 1 else per_crop - right)
-            columns = slice(0 if x == 0 else left, per_crop if x == across - 1 else per_crop - right)
+            columns = slice(
+                0 if x == 0 else left, per_crop if x == across - 1 else per_crop - right
+            )
             owned = local[rows, columns] + number * per_crop * per_crop
             top_patch, left_patch = y * window + rows.start, x * window + columns.start
             owner[

@@ -1,4 +1,4 @@
-"""What a bundle says of itself: `manifest.json` as frozen records, the only thing a loader believes."""
+"""What a bundle says of itself: `manifest.json` as frozen records; a loader believes only that."""
 
 from __future__ import annotations
 

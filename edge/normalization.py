@@ -66,6 +66,7 @@ class RobotTag:
     control: str
     action_horizon: int
     n_action_steps: int
+    cameras: tuple[str, ...]  # in prompt order; empty when the checkpoint does not say
     action: Normalizer
     state: Normalizer
 
@@ -110,7 +111,8 @@ def _parse_tag(
     if action.dim > max_dim:
         raise BundleError(f"{where}: {action.dim} action dims exceed max_action_dim {max_dim}")
     setup, control = str(tag.get("setup_type") or ""), str(tag.get("control_mode") or "")
-    return RobotTag(name, setup, control, horizon, steps, action, state)
+    cameras = tuple(str(key) for key in tag.get("camera_keys") or ())
+    return RobotTag(name, setup, control, horizon, steps, cameras, action, state)
 
 
 def _count(value: Any, where: str) -> int:

@@ -1,0 +1,108 @@
+"""Depth tokens by draft and verify: exactly the reference's codes in as few passes as possible.
+
+The reference writes the depth span left to right: a cell whose picture changed gets the code the
+model prefers there, a cell that did not change keeps its code. Here the codes of the last call
+are a draft of the whole span. One pass over start + draft + end tells what the model prefers at
+every cell given the draft before it; all cells up to the first disagreement are settled, the new
+code goes in there, and the pass is repeated from that cell on. Passes: one, plus one for each cell
+whose code really moved. The first pass rides on the prefill and reads no weight twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge.engines import Decoder
+
+
+@dataclass(frozen=True, slots=True)
+class SpanTokens:
+    """Token ids of the depth span: <depth_start>, code 0 (the others follow), <depth_end>."""
+
+    start: int
+    first_code: int
+    end: int
+
+
+class DepthSpan:
+    """One call's depth span while it is being settled.
+
+    Positions count span tokens: 0 is the start token, 1 + cell a code, the last one the end token;
+    the row at position p predicts cell p. `fed` positions are in the decoder's cache.
+    """
+
+    def __init__(
+        self, draft: np.ndarray, changed: np.ndarray, tokens: SpanTokens, window: int | None
+    ) -> None:
+        """Start from `draft` (cells,) codes and `changed` (cells,) bool, which cells may move.
+
+        `window` bounds how many unsettled tokens a pass carries; None carries all.
+        """
+        self.codes = np.array(draft, np.int64)
+        self.changed_count = int(np.count_nonzero(changed))
+        self.moved_count = 0
+        self.length = len(self.codes) + 2
+        self.passes = 0
+        self.fed = 0
+        self._changed = changed
+        self._cells = len(self.codes)
+        self._tokens = tokens
+        self._window = window
+        self._settled = 0  # cells before this one have their final code
+        self._stop_position = 0
+        self._rows = np.zeros(0, np.int64)
+
+    @property
+    def done(self) -> bool:
+        """True when every span token is settled and in the cache."""
+        return self.fed == self.length
+
+    def next_pass(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the tokens to feed next and the rows among them whose prediction is wanted."""
+        stop = self._stop()
+        span = np.empty(self.length, np.int64)
+        span[0], span[-1] = self._tokens.start, self._tokens.end
+        span[1:-1] = self.codes + self._tokens.first_code
+        rows = np.arange(self.fed, min(stop, self._cells))
+        rows = rows[self._changed[rows]]
+        self._stop_position, self._rows = stop, rows
+        self.passes += 1
+        return span[self.fed : stop], rows - self.fed
+
+    def accept(self, logits: np.ndarray) -> None:
+        """Settle what the pass just run decides; `logits` is (wanted rows, codes).
+
+        Afterwards `fed` says how many span tokens the cache may keep.
+        """
+        for cell, preferred in zip(self._rows, logits.argmax(axis=-1), strict=True):
+            self._settled = cell + 1
+            drafted, self.codes[cell] = self.codes[cell], preferred
+            if preferred == drafted:
+                continue
+            self.moved_count += 1
+            if cell + 1 < self._stop_position:
+                self.fed = cell + 1  # the cache holds a wrong code from here on
+                return
+        self.fed = self._stop_position
+
+    def _stop(self) -> int:
+        """Choose where the next pass ends: at a row whose prediction is needed, or at the end."""
+        if self._window is None:
+            return self.length
+        unsettled = np.flatnonzero(self._changed[self._settled :]) + self._settled
+        if unsettled.size == 0:
+            return self.length
+        limit = unsettled[0] + 1 + self._window  # position of the first unsettled token + window
+        if limit >= self.length:
+            return self.length
+        return int(unsettled[unsettled < limit][-1]) + 1
+
+
+def settle(decoder: Decoder, span: DepthSpan, prompt_length: int) -> None:
+    """Run passes until the span is settled; the first one was part of the prefill."""
+    while not span.done:
+        decoder.truncate(prompt_length + span.fed)
+        tokens, rows = span.next_pass()
+        span.accept(decoder.extend(tokens, rows))

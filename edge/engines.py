@@ -1,0 +1,57 @@
+"""What the policy asks of an engine: three small protocols that any runtime can stand behind.
+
+The stages are vision (pictures to features), decoder (tokens to keys, values and depth logits) and
+expert (keys and values to a direction of motion). Arrays are float32 numpy unless stated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+KeysValues = Sequence[tuple[np.ndarray, np.ndarray]]
+
+
+class Vision(Protocol):
+    """The vision tower with its adapter."""
+
+    def encode(self, patches: np.ndarray, pooling: np.ndarray) -> np.ndarray:
+        """Turn (crops, patches, pixels) uint8 and (tokens, k) int64 into (tokens, width)."""
+
+
+class Decoder(Protocol):
+    """The language model with its cache of keys and values."""
+
+    length: int  # rows in the cache
+
+    def prefill(
+        self, embeddings: np.ndarray, image_mask: np.ndarray, rows: np.ndarray
+    ) -> np.ndarray:
+        """Start over with (T, width) embeddings; return logits (len(rows), codes) of some rows.
+
+        Rows where `image_mask` (T,) bool is True see each other both ways, all others only back.
+        """
+
+    def extend(self, tokens: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Append (n,) token ids to the cache; return logits of `rows`, counted within the n."""
+
+    def truncate(self, length: int) -> None:
+        """Forget every cached row from `length` on."""
+
+    def keys_values(self) -> KeysValues:
+        """Return per layer the cached (1, length, kv_width) pair; views until the next call."""
+
+
+class Expert(Protocol):
+    """The flow-matching action expert."""
+
+    def prepare(self, keys_values: KeysValues, visible: np.ndarray, depth: np.ndarray) -> None:
+        """Take in the decoder's cache: `visible` (L,) bool may be read, `depth` (L,) are gated."""
+
+    def step(self, actions: np.ndarray, index: int) -> np.ndarray:
+        """Return the velocity, (1, H, max_action_dim), at flow step `index` for the actions so far.
+
+        The result is reused by the next call.
+        """

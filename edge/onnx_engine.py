@@ -1,0 +1,209 @@
+"""The stages on ONNX Runtime: bound buffers, one call per pass, keys and values never copied."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from edge.bundle import CONTEXT, DECODER, EXPERT, VISION, Bundle, EmbeddingTable
+from edge.engines import KeysValues
+from edge.errors import BundleError
+from edge.manifest import ModelEntry
+
+_CACHE_STEP_ROWS = 128  # the cache grows in steps, so that a longer prompt seldom reallocates
+_EXTRA_ROWS = 8  # start and end of the depth span, and some slack
+
+
+class OnnxVision:
+    """`vision.onnx` behind the `Vision` protocol."""
+
+    def __init__(self, bundle: Bundle, threads: int | None) -> None:
+        self._session = _open(bundle.path / VISION, threads)
+
+    def encode(self, patches: np.ndarray, pooling: np.ndarray) -> np.ndarray:
+        """See `edge.engines.Vision`."""
+        return self._session.run(["image_features"], {"patches": patches, "pooling": pooling})[0]
+
+
+class OnnxDecoder:
+    """`decoder.onnx` behind the `Decoder` protocol."""
+
+    def __init__(self, bundle: Bundle, threads: int | None) -> None:
+        self.length = 0
+        self._model: ModelEntry = bundle.manifest.model
+        self._embeddings: EmbeddingTable = bundle.embeddings
+        self._session = _open(bundle.path / DECODER, threads)
+        self._binding = self._session.io_binding()
+        self._cos, self._sin = _rotation(self._model)
+        self._cache: list[tuple[np.ndarray, np.ndarray]] = []
+        self._reserve(_CACHE_STEP_ROWS)
+
+    def prefill(
+        self, embeddings: np.ndarray, image_mask: np.ndarray, rows: np.ndarray
+    ) -> np.ndarray:
+        """See `edge.engines.Decoder`."""
+        count = len(embeddings)
+        self.length = 0
+        self._reserve(count + self._model.depth_cells + _EXTRA_ROWS)
+        mask = np.tri(count, dtype=bool)
+        mask |= image_mask[:, None] & image_mask[None, :]
+        return self._run(embeddings, mask, rows)
+
+    def extend(self, tokens: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """See `edge.engines.Decoder`."""
+        count = len(tokens)
+        mask = np.tri(count, self.length + count, self.length, dtype=bool)
+        return self._run(self._embeddings.rows(tokens), mask, rows)
+
+    def truncate(self, length: int) -> None:
+        """See `edge.engines.Decoder`."""
+        self.length = min(self.length, length)
+
+    def keys_values(self) -> KeysValues:
+        """See `edge.engines.Decoder`."""
+        return [(keys[:, : self.length], values[:, : self.length]) for keys, values in self._cache]
+
+    def _run(self, embeddings: np.ndarray, mask: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        count, past = len(embeddings), self.length
+        if past + count > self._cache[0][0].shape[1]:
+            raise BundleError(
+                f"decoder: {past + count} rows exceed the cache of {self._cache[0][0].shape[1]}"
+            )
+        binding, span = self._binding, slice(past, past + count)
+        binding.clear_binding_inputs()
+        binding.clear_binding_outputs()
+        kept = [
+            _bind_input(binding, "embeddings", embeddings[None]),
+            _bind_input(binding, "mask", mask),
+            _bind_input(binding, "cos", self._cos[:, span]),
+            _bind_input(binding, "sin", self._sin[:, span]),
+            _bind_input(binding, "rows", np.asarray(rows, np.int64)),
+        ]
+        for index, (keys, values) in enumerate(self._cache):
+            _bind_input(binding, f"past_keys.{index}", keys[:, :past])
+            _bind_input(binding, f"past_values.{index}", values[:, :past])
+            _bind_output(binding, f"keys.{index}", keys[:, span])
+            _bind_output(binding, f"values.{index}", values[:, span])
+        logits = np.empty((1, len(rows), self._model.depth_codes), np.float32)
+        if self._model.depth_codes:
+            _bind_output(binding, "logits", logits)
+        self._session.run_with_iobinding(binding)
+        del kept
+        self.length = past + count
+        return logits[0]
+
+    def _reserve(self, rows: int) -> None:
+        if rows > self._model.max_positions:
+            raise BundleError(
+                f"decoder: the prompt needs {rows} positions, the model has "
+                f"{self._model.max_positions}; use fewer cameras or a shorter task"
+            )
+        if self._cache and rows <= self._cache[0][0].shape[1]:
+            return
+        rows = min(-(-rows // _CACHE_STEP_ROWS) * _CACHE_STEP_ROWS, self._model.max_positions)
+        shape = (1, rows, self._model.kv_width)
+        self._cache = []  # let go of the old buffers before asking for new ones
+        self._cache = [
+            (np.empty(shape, np.float32), np.empty(shape, np.float32))
+            for _ in range(self._model.layers)
+        ]
+
+
+class OnnxExpert:
+    """`context.onnx` and `expert.onnx` behind the `Expert` protocol."""
+
+    def __init__(self, bundle: Bundle, threads: int | None) -> None:
+        self._model: ModelEntry = bundle.manifest.model
+        self._context = _open(bundle.path / CONTEXT, threads)
+        self._expert = _open(bundle.path / EXPERT, threads)
+        self._binding = self._expert.io_binding()
+        self._cross: list[tuple[np.ndarray, np.ndarray]] = []
+        self._visible = np.zeros(0, bool)
+        self._mask = np.zeros((0, 0), bool)
+        self._actions = np.zeros((1, 0, self._model.max_action_dim), np.float32)
+        self._velocity = self._actions.copy()
+        self._step = np.zeros(1, np.int64)
+
+    def prepare(self, keys_values: KeysValues, visible: np.ndarray, depth: np.ndarray) -> None:
+        """See `edge.engines.Expert`."""
+        length = len(visible)
+        if not self._cross or self._cross[0][0].shape[1] != length:
+            shape = (1, length, self._model.expert_width)
+            self._cross = [
+                (np.empty(shape, np.float32), np.empty(shape, np.float32)) for _ in keys_values
+            ]
+        binding = self._context.io_binding()
+        kept = []
+        if self._model.depth_gate != "none":
+            depth = depth & visible
+            pooled = visible & ~depth if np.any(visible & ~depth) else visible
+            weights = (pooled / max(np.count_nonzero(pooled), 1)).astype(np.float32)
+            kept.append(_bind_input(binding, "pool", weights[None]))
+            kept.append(_bind_input(binding, "depth", depth[:, None]))
+        pairs = zip(keys_values, self._cross, strict=True)
+        for index, (source, target) in enumerate(pairs):
+            for kind, given, wanted in zip(("keys", "values"), source, target, strict=True):
+                _bind_input(binding, f"{kind}.{index}", given)
+                _bind_output(binding, f"cross_{kind}.{index}", wanted)
+        self._context.run_with_iobinding(binding)
+        del kept
+        self._visible = visible
+        self._bind(self._actions.shape[1])
+
+    def step(self, actions: np.ndarray, index: int) -> np.ndarray:
+        """See `edge.engines.Expert`."""
+        if actions.shape != self._actions.shape:
+            self._bind(actions.shape[1])
+        self._actions[:] = actions
+        self._step[0] = index
+        self._expert.run_with_iobinding(self._binding)
+        return self._velocity
+
+    def _bind(self, horizon: int) -> None:
+        """Bind the step's buffers once; every flow step then runs into the same memory."""
+        shape = (1, horizon, self._model.max_action_dim)
+        self._actions, self._velocity = np.zeros(shape, np.float32), np.empty(shape, np.float32)
+        self._mask = np.tile(self._visible, (horizon, 1))
+        binding = self._binding
+        binding.clear_binding_inputs()
+        binding.clear_binding_outputs()
+        _bind_input(binding, "actions", self._actions)
+        _bind_input(binding, "step", self._step)
+        _bind_input(binding, "cross_mask", self._mask)
+        for index, (keys, values) in enumerate(self._cross):
+            _bind_input(binding, f"cross_keys.{index}", keys)
+            _bind_input(binding, f"cross_values.{index}", values)
+        _bind_output(binding, "velocity", self._velocity)
+
+
+def _open(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only: the graphs are ours and known
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001  (onnxruntime raises several unrelated kinds)
+        raise BundleError(f"{path}: onnxruntime cannot load it: {error}") from None
+
+
+def _rotation(model: ModelEntry) -> tuple[np.ndarray, np.ndarray]:
+    """Rotary tables for every position, (1, max_positions, head_dim / 2) float32."""
+    exponents = np.arange(0, model.head_dim, 2, dtype=np.float32) / np.float32(model.head_dim)
+    inverse = np.float32(1) / np.float32(model.rope_theta) ** exponents
+    angles = np.arange(model.max_positions, dtype=np.float32)[:, None] * inverse
+    return np.cos(angles)[None], np.sin(angles)[None]
+
+
+def _bind_input(binding: onnxruntime.IOBinding, name: str, array: np.ndarray) -> np.ndarray:
+    """Bind memory as it is; return the array so that the caller keeps it alive until the run."""
+    array = np.ascontiguousarray(array)
+    binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+    return array
+
+
+def _bind_output(binding: onnxruntime.IOBinding, name: str, array: np.ndarray) -> None:
+    """Let the run write into an array; it must be contiguous."""
+    binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)

@@ -1,0 +1,264 @@
+"""The policy: pictures, a task and joint positions in, a chunk of joint goals out.
+
+    policy = Policy.open("bundle/")
+    result = policy.act([front, wrist], "pick up the red cube", state, depth="incremental")
+
+It knows nothing of the engine behind the stages, of cameras, or of servos.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from edge.bundle import Bundle, open_bundle
+from edge.depth import DepthSpan, SpanTokens, settle
+from edge.engines import Decoder, Expert, Vision
+from edge.errors import ObservationError
+from edge.images import ImagePatches, changed_cells, cut_image
+from edge.manifest import MAX_CAMERAS
+from edge.normalization import RobotTag, choose_tag
+from edge.onnx_engine import OnnxDecoder, OnnxExpert, OnnxVision
+from edge.profile import load_profile
+from edge.prompt import Prompt, clean_task, encode, robot_text, state_text
+
+if TYPE_CHECKING:
+    from edge.profile import Profile
+
+DEPTH_MODES = ("off", "full", "incremental")
+DepthMode = Literal["off", "full", "incremental"]
+STAGES = ("preprocess", "vision", "prefill", "depth", "expert")
+_MAX_SIDE_PX = 8192
+_BLIND_WINDOW = 0  # without codes to draft from, a guess is a wasted row
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyResult:
+    """What one call returns."""
+
+    actions: np.ndarray  # (n_action_steps, action_dim) float32, robot units, checkpoint joint frame
+    depth_codes: np.ndarray | None  # (depth_cells,) int64
+    stages: dict[str, float]  # seconds per stage, keys STAGES
+    depth_passes: int  # decoder passes that carried depth tokens
+    changed_cells: int  # cells whose picture changed, so that their code was asked again
+    moved_cells: int  # cells whose code came out different from the last call's
+    prompt_tokens: int
+
+
+class Policy:
+    """An open bundle, ready to act. One thread at a time."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        vision: Vision,
+        decoder: Decoder,
+        expert: Expert,
+        draft_window: int | None,
+    ) -> None:
+        self.bundle = bundle
+        self._vision, self._decoder, self._expert = vision, decoder, expert
+        self._draft_window = draft_window
+        self._model, self._tokens = bundle.manifest.model, bundle.manifest.tokens
+        self._image_ids = np.array(self._tokens.image)
+        self._previous: tuple[np.ndarray, np.ndarray] | None = None  # first picture, codes
+        self._random = np.random.default_rng()
+        added = bundle.tokenizer.get_added_tokens_decoder().values()
+        self._reserved = sorted(token.content for token in added)
+
+    @classmethod
+    def open(cls, bundle: str | Path, profile: Profile | str | Path | None = None) -> Policy:
+        """Verify and load a bundle; never downloads.
+
+        `profile` bounds threads and draft window; None means all cores and no bound. Raises
+        `BundleError` or `ProfileError`.
+        """
+        if isinstance(profile, (str, Path)):
+            profile = load_profile(profile)
+        opened = open_bundle(bundle)
+        threads = profile.board.threads if profile else None
+        window = profile.board.draft_window if profile else None
+        engines = (kind(opened, threads) for kind in (OnnxVision, OnnxDecoder, OnnxExpert))
+        return cls(opened, *engines, draft_window=window)
+
+    def reset(self) -> None:
+        """Forget the previous frame and its depth codes."""
+        self._previous = None
+
+    def act(
+        self,
+        images: Sequence[np.ndarray],
+        task: str,
+        state: np.ndarray,
+        norm_tag: str | None = None,
+        depth: DepthMode = "off",
+        noise: np.ndarray | None = None,
+    ) -> PolicyResult:
+        """Predict a chunk of actions.
+
+        `images` are (height, width, 3) uint8 RGB in camera order, `state` (dof,) in the
+        checkpoint's joint frame, `noise` (1, horizon, max_action_dim) float32 makes the call
+        repeatable. With `depth` "full" every cell is predicted, with "incremental" those that
+        changed since the last call with depth. Raises `ObservationError`.
+        """
+        clock = time.perf_counter
+        marks = [clock()]
+        tag = choose_tag(self.bundle.tags, norm_tag)
+        self._check(images, state, tag, depth)
+        noise = self._noise(noise, tag)
+        pictures = [cut_image(image, self._model.image) for image in images]
+        prompt = self._prompt(pictures, task, state, tag, depth != "off")
+        span = self._span(images[0], depth) if depth != "off" else None
+        marks.append(clock())
+        features = self._encode(pictures)
+        marks.append(clock())
+        self._prefill(prompt, features, span)
+        marks.append(clock())
+        if span is not None:
+            settle(self._decoder, span, len(prompt.tokens))
+            self._previous = (np.array(images[0]), span.codes)
+        marks.append(clock())
+        actions = self._flow(prompt, span, tag, noise)
+        marks.append(clock())
+        return PolicyResult(
+            actions=actions,
+            depth_codes=span.codes.copy() if span else None,
+            stages=dict(zip(STAGES, np.diff(marks).tolist(), strict=True)),
+            depth_passes=span.passes if span else 0,
+            changed_cells=span.changed_count if span else 0,
+            moved_cells=span.moved_count if span else 0,
+            prompt_tokens=len(prompt.tokens),
+        )
+
+    def _prompt(
+        self,
+        pictures: list[ImagePatches],
+        task: str,
+        state: np.ndarray,
+        tag: RobotTag,
+        with_depth: bool,
+    ) -> Prompt:
+        layout = self._model.prompt
+        words = clean_task(task)
+        if not words:
+            raise ObservationError(f"task {task!r} says nothing; tell the robot what to do")
+        reserved = [text for text in self._reserved if text in words] if "<" in words else []
+        if reserved:
+            raise ObservationError(f"task holds the reserved token {reserved[0]}; leave it out")
+        bins = state_text(tag.state.normalize(state), layout.state_bins)
+        text = robot_text(words, bins, tag.setup, tag.control, pictures, with_depth, layout)
+        return encode(self.bundle.tokenizer, text, self._tokens.bos, self._image_ids)
+
+    def _span(self, picture: np.ndarray, depth: DepthMode) -> DepthSpan:
+        cells, tokens = self._model.depth_cells, self._tokens
+        ids = SpanTokens(tokens.depth_start, tokens.depth_first, tokens.depth_end)
+        changed = np.ones(cells, bool)
+        if self._previous is None:
+            return DepthSpan(np.zeros(cells, np.int64), changed, ids, _BLIND_WINDOW)
+        before, codes = self._previous
+        if depth == "incremental":
+            changed = changed_cells(picture, before, cells)
+        return DepthSpan(codes, changed, ids, self._draft_window)
+
+    def _encode(self, pictures: list[ImagePatches]) -> np.ndarray:
+        """Run the vision tower on all pictures at once; (image tokens, width) in prompt order."""
+        crops = np.concatenate([picture.patches for picture in pictures])
+        pooling, first = [], 0
+        for picture in pictures:
+            pooling.append(np.where(picture.pooling >= 0, picture.pooling + first, -1))
+            first += picture.patches.shape[0] * picture.patches.shape[1]
+        return self._vision.encode(crops, np.concatenate(pooling))
+
+    def _prefill(self, prompt: Prompt, features: np.ndarray, span: DepthSpan | None) -> None:
+        embeddings = self.bundle.embeddings.rows(prompt.tokens)
+        embeddings[prompt.tokens == self._tokens.image_patch] += features
+        image_mask, rows = prompt.image_mask, np.zeros(0, np.int64)
+        if span is not None:
+            drafted, rows = span.next_pass()
+            embeddings = np.concatenate([embeddings, self.bundle.embeddings.rows(drafted)])
+            image_mask = np.pad(image_mask, (0, len(drafted)))
+            rows = rows + len(prompt.tokens)
+        logits = self._decoder.prefill(embeddings, image_mask, rows)
+        if span is not None:
+            span.accept(logits)
+
+    def _flow(
+        self, prompt: Prompt, span: DepthSpan | None, tag: RobotTag, noise: np.ndarray
+    ) -> np.ndarray:
+        """Integrate the flow from noise to actions with Euler steps; (n_action_steps, dim)."""
+        model, tokens = self._model, self._tokens
+        depth = prompt.tokens == (-1 if tokens.depth_output is None else tokens.depth_output)
+        visible = np.ones(len(prompt.tokens), bool)
+        if model.hide_eos_from_expert and tokens.eos is not None:
+            visible = prompt.tokens != tokens.eos
+        if span is not None:
+            depth = np.pad(depth, (0, span.length), constant_values=True)
+            visible = np.pad(visible, (0, span.length), constant_values=True)
+        self._expert.prepare(self._decoder.keys_values(), visible, depth)
+        actions, padding = np.array(noise, np.float32), slice(None)
+        if model.mask_action_dim_padding:
+            padding = slice(0, tag.action.dim)
+            actions[..., tag.action.dim :] = 0
+        step_size = np.float32(1 / model.flow_steps)
+        for index in range(model.flow_steps):
+            velocity = self._expert.step(actions, index)
+            actions[..., padding] += step_size * velocity[..., padding]
+        first = model.n_obs_steps - 1
+        chunk = actions[0, first : first + tag.n_action_steps, : tag.action.dim]
+        return tag.action.unnormalize(chunk).astype(np.float32)
+
+    def _noise(self, noise: np.ndarray | None, tag: RobotTag) -> np.ndarray:
+        shape = (1, tag.action_horizon, self._model.max_action_dim)
+        if noise is None:
+            return self._random.standard_normal(shape, np.float32)
+        noise = np.asarray(noise, np.float32)
+        if noise.shape != shape or not np.all(np.isfinite(noise)):
+            raise ObservationError(
+                f"noise has shape {noise.shape}; finite numbers of shape {shape} are needed"
+            )
+        return noise
+
+    def _check(
+        self, images: Sequence[np.ndarray], state: np.ndarray, tag: RobotTag, depth: str
+    ) -> None:
+        if depth not in DEPTH_MODES:
+            raise ObservationError(f"depth is {depth!r}; choose {', '.join(DEPTH_MODES)}")
+        if depth != "off" and not self._model.depth_cells:
+            raise ObservationError("this checkpoint has no depth tokens; use depth='off'")
+        wanted = str(len(tag.cameras)) if tag.cameras else f"1 to {MAX_CAMERAS}"
+        fits = len(images) == len(tag.cameras) if tag.cameras else 0 < len(images) <= MAX_CAMERAS
+        if not fits:
+            names = f" ({', '.join(tag.cameras)})" if tag.cameras else ""
+            raise ObservationError(
+                f"{len(images)} images given; norm_tag {tag.name!r} needs {wanted}{names}"
+            )
+        for number, image in enumerate(images):
+            check_image(image, f"image {number}")
+        state = np.asarray(state)
+        if state.shape != (tag.state.dim,):
+            raise ObservationError(
+                f"state has shape {state.shape}; norm_tag {tag.name!r} needs ({tag.state.dim},)"
+            )
+        finite = np.isfinite(state.astype(np.float64))
+        if not finite.all():
+            joint = int(np.argmin(finite))
+            raise ObservationError(
+                f"state[{joint}] is {state[joint]}; every joint position must be finite: check the "
+                "arm's readings"
+            )
+
+
+def check_image(image: np.ndarray, name: str) -> None:
+    """Raise `ObservationError` unless `image` is (height, width, 3) uint8 of a sensible size."""
+    shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", None)
+    fits = isinstance(image, np.ndarray) and dtype == np.uint8 and len(shape) == 3 and shape[2] == 3
+    if not fits or not all(1 < side <= _MAX_SIDE_PX for side in shape[:2]):
+        raise ObservationError(
+            f"{name} is {dtype} {shape}; (height, width, 3) uint8 RGB with sides of 2 to "
+            f"{_MAX_SIDE_PX} pixels is needed"
+        )

@@ -1,0 +1,159 @@
+"""Build a bundle from a checkpoint: graphs, embeddings, tokenizer, statistics, manifest.
+
+Everything is written to a hidden folder beside the output, which is renamed into place last: a
+build that is interrupted leaves nothing that opens, and starting it again cleans up after it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edge.bundle import EMBEDDINGS, NORM_STATS, TOKENIZER, file_sha256
+from edge.manifest import (
+    MANIFEST_NAME,
+    SCHEMA,
+    FileEntry,
+    LayerEntry,
+    Manifest,
+    ModelEntry,
+    RecipeEntry,
+)
+from quantization.checkpoint import Checkpoint
+from quantization.decoder import write_decoder
+from quantization.errors import BuildError
+from quantization.expert import write_context, write_expert
+from quantization.recipes import find_recipe
+from quantization.vision import write_vision
+
+_EMBEDDING = "model.transformer.wte.embedding"
+_NEW_EMBEDDING = "model.transformer.wte.new_embedding"
+_ROWS_AT_ONCE = 4096
+
+
+def build_bundle(
+    checkpoint_path: Path,
+    bundle_path: Path,
+    recipe_name: str,
+    report: Callable[[str], None] = lambda line: None,
+) -> Manifest:
+    """Build `bundle_path` from a checkpoint folder; return the manifest that was written.
+
+    `report` gets one line per finished part. Raises `BuildError`; the output is whole or absent.
+    """
+    recipe = find_recipe(recipe_name)
+    if bundle_path.exists():
+        raise BuildError(f"{bundle_path}: already exists; delete it or choose another path")
+    checkpoint = Checkpoint(checkpoint_path)
+    with _building(bundle_path) as work:
+        layers: dict[str, LayerEntry] = {}
+        for write in (write_vision, write_decoder, write_context, write_expert):
+            graph = write(checkpoint, work, recipe)
+            files = graph.save()
+            layers.update(graph.layers)
+            size_mib = sum(file.stat().st_size for file in files) / 2**20
+            report(f"{graph.name}: {len(graph.layers)} matrices, {size_mib:.1f} MiB")
+        dtype = _write_embeddings(checkpoint, work / EMBEDDINGS, recipe_name)
+        report(f"embeddings: {(work / EMBEDDINGS).stat().st_size / 2**20:.1f} MiB {dtype}")
+        shutil.copyfile(checkpoint.tokenizer_path, work / TOKENIZER)
+        (work / NORM_STATS).write_text(json.dumps(checkpoint.norm_stats))
+        manifest = Manifest(
+            schema=SCHEMA,
+            created_by=f"molmoact-edge {importlib.metadata.version('molmoact-edge')}",
+            source=checkpoint.source(),
+            recipe=RecipeEntry(recipe_name, layers),
+            model=_model_entry(checkpoint, dtype),
+            tokens=checkpoint.tokens,
+            files={
+                path.name: FileEntry(path.stat().st_size, file_sha256(path))
+                for path in sorted(work.iterdir())
+            },
+        )
+        (work / MANIFEST_NAME).write_text(manifest.to_json())
+        _flush(work)
+        work.rename(bundle_path)
+    return manifest
+
+
+@contextmanager
+def _building(bundle_path: Path) -> Iterator[Path]:
+    """Give a locked, empty work folder beside the output; remove it if the build fails."""
+    bundle_path.parent.mkdir(parents=True, exist_ok=True)
+    work = bundle_path.parent / f".{bundle_path.name}.building"
+    work.mkdir(exist_ok=True)
+    handle = os.open(work, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BuildError(f"{bundle_path}: another build is writing it; wait for it") from None
+        for leftover in work.iterdir():  # of a build that was killed
+            leftover.unlink()
+        try:
+            yield work
+        except BaseException:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+    finally:
+        os.close(handle)
+
+
+def _write_embeddings(checkpoint: Checkpoint, path: Path, recipe_name: str) -> str:
+    """Write the whole table row by row; bfloat16 unless full precision would lose digits."""
+    text = checkpoint.config.text
+    source_dtype = checkpoint.dtype(_EMBEDDING)
+    whole = recipe_name == "fp32" and source_dtype != "bfloat16"
+    dtype = "float32" if whole else "bfloat16"
+    tables = [(_EMBEDDING, text.vocab)]
+    if text.added_vocab:
+        tables.append((_NEW_EMBEDDING, text.added_vocab))
+    with path.open("wb") as file:
+        for name, rows in tables:
+            for first in range(0, rows, _ROWS_AT_ONCE):
+                part = slice(first, min(first + _ROWS_AT_ONCE, rows))
+                values = checkpoint.tensor(name, (rows, text.width), part)
+                file.write((values if whole else values.astype("bfloat16")).tobytes())
+    return dtype
+
+
+def _model_entry(checkpoint: Checkpoint, embedding_dtype: str) -> ModelEntry:
+    config = checkpoint.config
+    text, expert = config.text, config.expert
+    return ModelEntry(
+        width=text.width,
+        layers=text.layers,
+        head_dim=text.head_dim,
+        kv_width=text.kv_heads * text.head_dim,
+        rope_theta=text.rope_theta,
+        max_positions=text.max_positions,
+        embedding_rows=text.vocab + text.added_vocab,
+        embedding_dtype=embedding_dtype,
+        expert_width=expert.width,
+        max_action_horizon=expert.max_horizon,
+        max_action_dim=expert.max_dim,
+        flow_steps=expert.flow_steps,
+        n_obs_steps=config.n_obs_steps,
+        mask_action_dim_padding=config.mask_action_dim_padding,
+        hide_eos_from_expert=config.hide_eos_from_expert,
+        depth_cells=config.depth_cells,
+        depth_codes=config.depth_codes,
+        depth_gate=config.depth_gate,
+        image=config.image,
+        prompt=config.prompt,
+    )
+
+
+def _flush(folder: Path) -> None:
+    """Push every file to the disk before the rename: a power cut must not keep only the name."""
+    for path in [*folder.iterdir(), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,75 @@
+"""`molmoact-quantize`: checkpoints to bundles."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from edge.errors import BundleError
+from edge.manifest import Manifest
+from quantization.build import build_bundle
+from quantization.errors import BuildError
+from quantization.recipes import RECIPES
+from quantization.verify import verify_bundle
+
+_EXAMPLE = """example:
+  molmoact-quantize build checkpoints/nano bundle --recipe int4
+  molmoact-quantize verify bundle
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    parser = argparse.ArgumentParser(
+        prog="molmoact-quantize",
+        description="Turn a MolmoAct2 checkpoint into a bundle that a robot can run.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    build = commands.add_parser("build", help="build a bundle from a checkpoint folder")
+    build.add_argument("checkpoint", type=Path, help="folder in the released layout")
+    build.add_argument("bundle", type=Path, help="folder to write; must not exist")
+    build.add_argument(
+        "--recipe", required=True, help=f"how weights are stored: {', '.join(RECIPES)}"
+    )
+    verify = commands.add_parser("verify", help="check every digest and shape of a bundle")
+    verify.add_argument("bundle", type=Path)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; 0 on success, 2 when something is wrong with what was given."""
+    args = build_parser().parse_args(argv)
+    started = time.monotonic()
+    try:
+        if args.command == "build":
+            manifest = build_bundle(args.checkpoint, args.bundle, args.recipe, report=print)
+            done = "built"
+        else:
+            manifest = verify_bundle(args.bundle)
+            done = "verified"
+    except (BuildError, BundleError, OSError) as error:
+        print(f"molmoact-quantize: error: {error}", file=sys.stderr)
+        return 2
+    print(f"{args.bundle}: {done} in {time.monotonic() - started:.1f} s, {_summary(manifest)}")
+    return 0
+
+
+def _summary(manifest: Manifest) -> str:
+    layers = manifest.recipe.layers.values()
+    weights = sum(layer.weights for layer in layers)
+    bits = 8 * sum(layer.size_bytes for layer in layers) / max(weights, 1)
+    total_mib = sum(entry.size_bytes for entry in manifest.files.values()) / 2**20
+    squares = sum(layer.weights * layer.relative_error**2 for layer in layers)
+    error = (squares / max(weights, 1)) ** 0.5
+    return (
+        f"recipe {manifest.recipe.name}, {weights / 1e6:.2f} M weights at {bits:.2f} bits, "
+        f"{total_mib:.1f} MiB, weight error {100 * error:.2f} % RMS"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""The decoder graph: one pass over any number of rows, prefill and decoding alike.
+
+Keys and values of earlier passes come in as views of the runtime's buffers and the new rows go out;
+the runtime never copies them. Rows that want a prediction are named: the last layer's attention
+output, its MLP and the head run for those rows only, and not at all when there are none.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from quantization.checkpoint import Checkpoint
+from quantization.graph import BOOL, FLOAT, INT64, GraphWriter
+from quantization.recipes import Recipe
+
+_BLOCKS = "model.transformer.blocks"
+
+
+def write_decoder(checkpoint: Checkpoint, directory: Path, recipe: Recipe) -> GraphWriter:
+    """Write `decoder.onnx`.
+
+    Inputs: `embeddings` (1, T, width), `cos` and `sin` (1, T, head_dim / 2), `mask` (T, P + T) bool
+    (True = may attend), `rows` (R,) int64 into T, and per layer `past_keys.i`, `past_values.i`
+    (1, P, kv_width). Outputs per layer `keys.i`, `values.i` (1, T, kv_width), normalised and
+    rotated as attention uses them; `hidden` (1, R, width) after the final norm; `logits`
+    (1, R, codes) over the depth codes when the checkpoint reasons about depth.
+    """
+    config, text = checkpoint.config, checkpoint.config.text
+    graph = GraphWriter("decoder", directory, recipe)
+    kv_width = text.kv_heads * text.head_dim
+    x = graph.input("embeddings", FLOAT, [1, "T", text.width])
+    graph.input("cos", FLOAT, [1, "T", text.head_dim // 2])
+    graph.input("sin", FLOAT, [1, "T", text.head_dim // 2])
+    graph.input("mask", BOOL, ["T", "L"])
+    rows = graph.input("rows", INT64, ["R"])
+    for index in range(text.layers):
+        graph.input(f"past_keys.{index}", FLOAT, [1, "P", kv_width])
+        graph.input(f"past_values.{index}", FLOAT, [1, "P", kv_width])
+
+    for index in range(text.layers - 1):
+        layer = _Layer(graph, checkpoint, index)
+        q, keys, values = layer.project(x)
+        x = layer.finish(x, layer.attend(q, keys, values, "mask"))
+    layer = _Layer(graph, checkpoint, text.layers - 1)
+    normed, keys, values = layer.project_keys_values(x)
+    outputs, empty = ["hidden"], {"else.hidden": np.zeros((1, 0, text.width), np.float32)}
+    with graph.branch() as nodes:
+        q = layer.project_queries(graph.op("Gather", normed, rows, axis=1), rows)
+        row_mask = graph.op("Gather", "mask", rows, axis=0)
+        mixed = layer.attend(q, keys, values, row_mask)
+        x = layer.finish(graph.op("Gather", x, rows, axis=1), mixed)
+        final = checkpoint.tensor("model.transformer.ln_f.weight", (text.width,))
+        graph.rms_norm(x, graph.weight("ln_f", final), text.norm_eps, out="then.hidden")
+        if config.depth_codes:
+            graph.linear("then.hidden", "head", _head(checkpoint), out="then.logits")
+            empty["else.logits"] = np.zeros((1, 0, config.depth_codes), np.float32)
+            outputs.append("logits")
+    some = graph.op("Greater", graph.op("Size", rows), graph.constant(0))
+    graph.conditional(some, nodes, [f"then.{name}" for name in outputs], empty, outputs)
+
+    for index in range(text.layers):
+        graph.output(f"keys.{index}", FLOAT, [1, "T", kv_width])
+        graph.output(f"values.{index}", FLOAT, [1, "T", kv_width])
+    graph.output("hidden", FLOAT, [1, "R", text.width])
+    if config.depth_codes:
+        graph.output("logits", FLOAT, [1, "R", config.depth_codes])
+    return graph
+
+
+class _Layer:
+    """One decoder layer, in pieces: the last one runs them on different rows."""
+
+    def __init__(self, graph: GraphWriter, checkpoint: Checkpoint, index: int) -> None:
+        self._graph, self._checkpoint, self._index = graph, checkpoint, index
+        self._text = checkpoint.config.text
+        self._q_width = self._text.heads * self._text.head_dim
+        self._kv_width = self._text.kv_heads * self._text.head_dim
+
+    def project(self, x: str) -> tuple[str, str, str]:
+        """Return queries, all keys and all values (past rows first) for x (1, T, width)."""
+        normed = self._norm(x, "attn_norm")
+        qkv = self._project(normed, "qkv", slice(None))
+        sizes = self._graph.constant([self._q_width, self._kv_width, self._kv_width])
+        q, k, v = self._graph.ops("Split", qkv, sizes, out=3, axis=-1)
+        keys, values = self._extend(k, v)
+        return self._rotate(q, "q_norm", "cos", "sin"), keys, values
+
+    def project_keys_values(self, x: str) -> tuple[str, str, str]:
+        """Return the normalised input, all keys and all values, without queries."""
+        normed = self._norm(x, "attn_norm")
+        rows = slice(self._q_width, self._q_width + 2 * self._kv_width)
+        kv = self._project(normed, "kv", rows)
+        k, v = self._graph.ops("Split", kv, out=2, axis=-1, num_outputs=2)
+        return normed, *self._extend(k, v)
+
+    def project_queries(self, normed: str, rows: str) -> str:
+        """Return queries of the rows chosen from the normalised input."""
+        q = self._project(normed, "q", slice(0, self._q_width))
+        cos, sin = (self._graph.op("Gather", table, rows, axis=1) for table in ("cos", "sin"))
+        return self._rotate(q, "q_norm", cos, sin)
+
+    def attend(self, q: str, keys: str, values: str, mask: str) -> str:
+        """Mix values by attention and project back to the width of the model."""
+        text = self._text
+        mixed = self._graph.op(
+            "Attention", q, keys, values, mask, q_num_heads=text.heads, kv_num_heads=text.kv_heads
+        )
+        matrix = self._tensor("self_attn.attn_out.weight", (text.width, self._q_width))
+        return self._graph.linear(mixed, self._part("attn_out"), matrix)
+
+    def finish(self, x: str, mixed: str) -> str:
+        """Add the attention output, then the MLP's: the layer's hidden states."""
+        graph, text = self._graph, self._text
+        x = graph.op("Add", x, mixed)
+        matrix = self._tensor("mlp.ff_proj.weight", (2 * text.mlp_width, text.width))
+        both = graph.linear(self._norm(x, "ff_norm"), self._part("ff_proj"), matrix)
+        up, gate = graph.ops("Split", both, out=2, axis=-1, num_outputs=2)
+        hidden = graph.op("Mul", graph.silu(gate), up)
+        matrix = self._tensor("mlp.ff_out.weight", (text.width, text.mlp_width))
+        down = graph.linear(hidden, self._part("ff_out"), matrix)
+        return graph.op("Add", x, down, out=self._part("hidden"))
+
+    def _project(self, normed: str, name: str, rows: slice) -> str:
+        text = self._text
+        outputs = self._q_width + 2 * self._kv_width
+        source = f"{_BLOCKS}.{self._index}.self_attn.att_proj"
+        matrix = self._checkpoint.tensor(f"{source}.weight", (outputs, text.width), rows)
+        bias = None
+        if text.qkv_bias:
+            bias = self._checkpoint.tensor(f"{source}.bias", (outputs,), rows)
+        return self._graph.linear(normed, self._part(name), matrix, bias)
+
+    def _extend(self, k: str, v: str) -> tuple[str, str]:
+        k = self._rotate(k, "k_norm", "cos", "sin", out=f"keys.{self._index}")
+        v = self._graph.op("Identity", v, out=f"values.{self._index}")
+        keys = self._graph.op("Concat", f"past_keys.{self._index}", k, axis=1)
+        values = self._graph.op("Concat", f"past_values.{self._index}", v, axis=1)
+        return keys, values
+
+    def _rotate(self, x: str, norm: str, cos: str, sin: str, out: str | None = None) -> str:
+        graph, text = self._graph, self._text
+        heads = text.heads if norm == "q_norm" else text.kv_heads
+        if text.qk_norm:
+            scale = self._tensor(f"self_attn.{norm}.weight", (text.head_dim,))
+            part = self._part(norm)
+            x = graph.head_norm(x, heads, text.head_dim, scale, text.norm_eps, part)
+        return graph.op("RotaryEmbedding", x, cos, sin, out=out, num_heads=heads)
+
+    def _norm(self, x: str, name: str) -> str:
+        scale = self._graph.weight(
+            self._part(name), self._tensor(f"{name}.weight", (self._text.width,))
+        )
+        return self._graph.rms_norm(x, scale, self._text.norm_eps)
+
+    def _tensor(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        return self._checkpoint.tensor(f"{_BLOCKS}.{self._index}.{name}", shape)
+
+    def _part(self, name: str) -> str:
+        return f"blocks.{self._index}.{name}"
+
+
+def _head(checkpoint: Checkpoint) -> np.ndarray:
+    """The rows of the output head that can be asked for: the depth codes."""
+    config, text = checkpoint.config, checkpoint.config.text
+    first = checkpoint.tokens.depth_first
+    name = "model.transformer.wte.embedding" if text.tied_head else "lm_head.weight"
+    rows = slice(first, first + config.depth_codes)
+    return checkpoint.tensor(name, (text.vocab, text.width), rows)

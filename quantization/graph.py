@@ -1,0 +1,204 @@
+"""Write an ONNX graph node by node, weights streamed to a data file beside it.
+
+Nothing larger than one matrix is held: each weight goes to `<name>.data` as soon as it is packed.
+Graphs use opset 23 and the `com.microsoft` matrix kernels, which onnxruntime 1.23 (the newest for
+Python 3.10) already loads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from edge.manifest import LayerEntry
+from quantization.formats import pack
+from quantization.recipes import Recipe
+
+OPSET, IR_VERSION = 23, 10
+MICROSOFT = "com.microsoft"
+_INLINE_BYTES = 1024  # smaller constants stay in the graph file, where shape inference sees them
+_ALIGN_BYTES = 64
+_INT8_ACTIVATIONS = 4  # MatMulNBits accuracy level: 8-bit activations, 32-bit sums
+
+FLOAT, INT64, BOOL, UINT8 = (
+    TensorProto.FLOAT,
+    TensorProto.INT64,
+    TensorProto.BOOL,
+    TensorProto.UINT8,
+)
+
+
+class GraphWriter:
+    """Build one graph of a bundle; values are referred to by name (str)."""
+
+    def __init__(self, name: str, directory: Path, recipe: Recipe) -> None:
+        self.name = name
+        self.layers: dict[str, LayerEntry] = {}
+        self._directory, self._recipe = directory, recipe
+        self._nodes: list[onnx.NodeProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._initializers: dict[str, onnx.TensorProto] = {}
+        self._data_name = f"{name}.onnx.data"
+        self._data = (directory / self._data_name).open("wb")
+        self._counts: dict[str, int] = {}
+
+    def input(self, name: str, dtype: int, shape: Sequence[int | str]) -> str:
+        """Declare a graph input; names in `shape` are dynamic sizes."""
+        self._inputs.append(helper.make_tensor_value_info(name, dtype, shape))
+        return name
+
+    def output(self, name: str, dtype: int, shape: Sequence[int | str]) -> None:
+        """Declare a value as a graph output."""
+        self._outputs.append(helper.make_tensor_value_info(name, dtype, shape))
+
+    def op(self, kind: str, *inputs: str, out: str | None = None, **attributes: Any) -> str:
+        """Add a node with one result and return the result's name."""
+        return self.ops(kind, *inputs, out=[out or self._fresh(kind)], **attributes)[0]
+
+    def ops(self, kind: str, *inputs: str, out: list[str] | int, **attributes: Any) -> list[str]:
+        """Add a node with several results; `out` gives their names or their number."""
+        names = [self._fresh(kind) for _ in range(out)] if isinstance(out, int) else out
+        domain = attributes.pop("domain", "")
+        node = helper.make_node(kind, inputs, names, name=names[0], domain=domain, **attributes)
+        self._nodes.append(node)
+        return names
+
+    def constant(self, value: Any, dtype: Any = np.int64) -> str:
+        """Add a small constant and return its name."""
+        return self.weight(self._fresh("constant"), np.asarray(value, dtype))
+
+    def weight(self, name: str, array: np.ndarray) -> str:
+        """Add an initializer: small ones in the graph, large ones in the data file."""
+        if name in self._initializers:
+            return name
+        array = np.ascontiguousarray(array)
+        if array.nbytes <= _INLINE_BYTES:
+            self._initializers[name] = numpy_helper.from_array(array, name)
+            return name
+        self._data.write(b"\0" * (-self._data.tell() % _ALIGN_BYTES))
+        tensor = TensorProto(name=name, dims=array.shape, data_location=TensorProto.EXTERNAL)
+        tensor.data_type = helper.np_dtype_to_tensor_dtype(array.dtype)
+        place = {"location": self._data_name, "offset": self._data.tell(), "length": array.nbytes}
+        for key, value in place.items():
+            tensor.external_data.add(key=key, value=str(value))
+        self._data.write(array.data)
+        self._initializers[name] = tensor
+        return name
+
+    def linear(
+        self,
+        x: str,
+        part: str,
+        matrix: np.ndarray,
+        bias: np.ndarray | None = None,
+        out: str | None = None,
+    ) -> str:
+        """Multiply by a matrix, (outputs, inputs) float32, in the format the recipe gives it."""
+        path = f"{self.name}/{part}"
+        form = self._recipe(path, matrix.shape)
+        packed = pack(matrix, form)
+        weight = self.weight(f"{part}.weight", packed.weight)
+        size_bytes = packed.weight.nbytes
+        inputs = [x, weight]
+        if packed.scale is not None:
+            inputs.append(self.weight(f"{part}.scale", packed.scale))
+            size_bytes += packed.scale.nbytes
+        self.layers[path] = LayerEntry(
+            self.name, matrix.size, size_bytes, form.name, round(packed.relative_error, 6)
+        )
+        added = [] if bias is None else [self.weight(f"{part}.bias", bias)]
+        out = out or f"{part}.out"
+        if form.bits == 32:
+            if not added:
+                return self.op("MatMul", *inputs, out=out)
+            return self.op("Add", self.op("MatMul", *inputs), *added, out=out)
+        if form.bits == 8:
+            inputs += ["", *added] if added else []
+            return self.op("DynamicQuantizeMatMul", *inputs, out=out, domain=MICROSOFT)
+        inputs += ["", "", *added] if added else []
+        return self.op(
+            "MatMulNBits",
+            *inputs,
+            out=out,
+            domain=MICROSOFT,
+            K=matrix.shape[1],
+            N=matrix.shape[0],
+            bits=4,
+            block_size=form.block,
+            accuracy_level=_INT8_ACTIVATIONS,
+        )
+
+    def rms_norm(self, x: str, scale: str, epsilon: float, out: str | None = None) -> str:
+        """Divide by the root mean square along the last axis, then multiply by `scale`."""
+        return self.op("RMSNormalization", x, scale, out=out, axis=-1, epsilon=epsilon)
+
+    def head_norm(
+        self, x: str, heads: int, head_dim: int, scale: np.ndarray | None, epsilon: float, part: str
+    ) -> str:
+        """Normalise each head of x, (1, T, heads * head_dim), on its own."""
+        split = self.op("Reshape", x, self.constant([0, 0, heads, head_dim]))
+        ones = np.ones(head_dim, np.float32)
+        weight = self.weight(
+            part if scale is not None else f"ones.{head_dim}", ones if scale is None else scale
+        )
+        normed = self.rms_norm(split, weight, epsilon)
+        return self.op("Reshape", normed, self.constant([0, 0, heads * head_dim]))
+
+    def silu(self, x: str) -> str:
+        """x * sigmoid(x)."""
+        return self.op("Mul", x, self.op("Sigmoid", x))
+
+    @contextmanager
+    def branch(self) -> Iterator[list[onnx.NodeProto]]:
+        """Collect the nodes added inside; give them to `conditional`."""
+        outer, self._nodes = self._nodes, []
+        try:
+            yield self._nodes
+        finally:
+            self._nodes = outer
+
+    def conditional(
+        self,
+        condition: str,
+        nodes: list[onnx.NodeProto],
+        values: Sequence[str],
+        otherwise: dict[str, np.ndarray],
+        out: list[str],
+    ) -> None:
+        """Run `nodes` for `values` when the condition holds, else give constants `otherwise`."""
+        infos = [helper.make_tensor_value_info(value, FLOAT, None) for value in values]
+        then_branch = helper.make_graph(nodes, "then", [], infos)
+        constants = [
+            helper.make_node("Constant", [], [value], value=numpy_helper.from_array(array))
+            for value, array in otherwise.items()
+        ]
+        infos = [helper.make_tensor_value_info(value, FLOAT, None) for value in otherwise]
+        else_branch = helper.make_graph(constants, "else", [], infos)
+        self.ops("If", condition, out=out, then_branch=then_branch, else_branch=else_branch)
+
+    def save(self) -> list[Path]:
+        """Write the graph; return the files written."""
+        self._data.close()
+        graph = helper.make_graph(
+            self._nodes, self.name, self._inputs, self._outputs, list(self._initializers.values())
+        )
+        model = helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)],
+            ir_version=IR_VERSION,
+            producer_name="molmoact-edge",
+        )
+        path = self._directory / f"{self.name}.onnx"
+        path.write_bytes(model.SerializeToString(deterministic=True))
+        return [path, self._directory / self._data_name]
+
+    def _fresh(self, kind: str) -> str:
+        count = self._counts[kind] = self._counts.get(kind, 0) + 1
+        return f"{kind}_{count}"

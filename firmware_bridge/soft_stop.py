@@ -46,11 +46,14 @@ def soft_stop(
     broadcast. Torque limits stay 0, so that a stray goal moves nothing, until the next arming.
     """
     warnings: dict[str, str] = {}
-    limits = _hold(bus, servo_ids, warnings)
+    answering: set[int] = set()
     try:
+        limits = _hold(bus, servo_ids, answering, warnings)
+        if not answering:
+            _try(warnings, bus.broadcast_torque_off)
         _lower(bus, limits, ramp_s, sleep, warnings)
     finally:
-        limp = _cut(bus, servo_ids, warnings)
+        limp = _cut(bus, servo_ids, answering, warnings)
     unconfirmed = tuple(servo_id for servo_id in servo_ids if servo_id not in limp)
     if unconfirmed:
         _try(warnings, bus.broadcast_torque_off)
@@ -71,15 +74,18 @@ def status_text(bits: int) -> str:
     return " and ".join(names + ([f"unknown bits {unknown:#04x}"] if unknown else []))
 
 
-def _hold(bus: Bus, servo_ids: Sequence[int], warnings: dict[str, str]) -> dict[int, int]:
+def _hold(
+    bus: Bus, servo_ids: Sequence[int], answering: set[int], warnings: dict[str, str]
+) -> dict[int, int]:
     """Set goal = present where torque is on; return the torque limits of those servos.
 
-    A servo without torque is left alone: a goal would switch it on.
+    A servo without torque is left alone: a goal would switch it on. Notes who is `answering`.
     """
     limits = {}
     for servo_id in servo_ids:
         reply = _try(warnings, bus.read_bytes, servo_id, _STATE_ADDRESS, _STATE_BYTES)
         if reply is not None:
+            answering.add(servo_id)
             _note_status(servo_id, reply.error, warnings)
         if reply is None or reply.data[0] == 0:
             continue
@@ -105,12 +111,22 @@ def _lower(
         sleep(ramp_s / RAMP_STEPS)
 
 
-def _cut(bus: Bus, servo_ids: Sequence[int], warnings: dict[str, str]) -> set[int]:
-    """Torque limit 0, goal = present, torque off, in this order; return the limp servos."""
+def _cut(
+    bus: Bus, servo_ids: Sequence[int], answering: set[int], warnings: dict[str, str]
+) -> set[int]:
+    """Torque limit 0, goal = present, torque off, in this order; return the limp servos.
+
+    A servo that has been silent gets only what needs no answer, and the torque off.
+    """
     for servo_id in servo_ids:
-        _try(warnings, bus.write, servo_id, registers.TORQUE_LIMIT, 0)
+        if servo_id in answering:
+            _try(warnings, bus.write, servo_id, registers.TORQUE_LIMIT, 0)
+        else:
+            _try(warnings, bus.sync_write, registers.TORQUE_LIMIT, {servo_id: 0})
     for servo_id in servo_ids:
-        present = _try(warnings, bus.read, servo_id, registers.PRESENT_POSITION)
+        present = None
+        if servo_id in answering:
+            present = _try(warnings, bus.read, servo_id, registers.PRESENT_POSITION)
         if present is not None:
             _try(warnings, bus.write, servo_id, registers.GOAL_POSITION, present)
     for servo_id in servo_ids:

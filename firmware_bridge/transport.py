@@ -101,11 +101,9 @@ class SerialTransport:
         with contextlib.suppress(OSError, termios.error):
             self._serial.close()
 
-    def _lost(self, error: Exception) -> PortError:
+    def _lost(self, error: Exception | str) -> PortError:
         reason = " ".join(str(error).split())
-        return PortError(
-            f"{self.name}: the port was lost ({reason}); check the USB cable and power"
-        )
+        return PortError(f"{self.name}: port lost ({reason}); check the USB cable and power")
 
 
 def _open_message(port: str, baud_rate: int, error: Exception) -> str:

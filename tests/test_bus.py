@@ -15,9 +15,7 @@ TRY_MS = 20.6
 
 def late(ids, delay_ms, count=1, after=0):
     return Faults(
-        replies=(
-            ReplyFault("late", frozenset(ids), delay_ms=delay_ms, count=count, after=after),
-        )
+        replies=(ReplyFault("late", frozenset(ids), delay_ms=delay_ms, count=count, after=after),)
     )
 
 

@@ -101,7 +101,9 @@ def save_calibration(calibration: Calibration, path: Path) -> None:
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise CalibrationError(f"{path}: cannot be written ({error.strerror})") from error
+        raise CalibrationError(
+            f"{path}: cannot be written ({error.strerror}); choose another path"
+        ) from error
 
 
 def position_from_ticks(joint: str, motor: MotorCalibration, ticks: int) -> float:

@@ -13,7 +13,8 @@ import argparse
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from serial.tools import list_ports
@@ -136,13 +137,12 @@ def _emulate(arguments: argparse.Namespace) -> int:
     plant = RotorPlant(len(ARM_IDS), stops_deg=joint_stops_deg())
     bus = EmulatedBus(plant, ARM_IDS, faults, byte_timing=arguments.byte_timing)
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
 
     def announce(terminal: str) -> None:
         print(f"emulated servos 1-6 at {arguments.link} ({terminal}); Ctrl-C ends", flush=True)
 
-    serve(bus, arguments.link, stop, on_ready=announce)
+    with _handling((signal.SIGINT, signal.SIGTERM), lambda *_: stop.set()):
+        serve(bus, arguments.link, stop, on_ready=announce)
     return 0
 
 
@@ -208,10 +208,10 @@ def _servo_line(bus: Bus, servo_id: int) -> str:
 
 def _stop(arguments: argparse.Namespace) -> int:
     bus = _open_bus(arguments.port, arguments)
-    # Ended early it still cuts the torque, only sooner.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        report = soft_stop(bus, arguments.ids, ramp_s=arguments.ramp_s)
+        # Told to end, it still cuts the torque, only sooner.
+        with _handling((signal.SIGTERM,), signal.default_int_handler):
+            report = soft_stop(bus, arguments.ids, ramp_s=arguments.ramp_s)
     finally:
         bus.close()
     for warning in report.warnings if report.limp_ids else ():
@@ -224,6 +224,17 @@ def _stop(arguments: argparse.Namespace) -> int:
             ", which was also broadcast; if the arm still holds, cut its power"
         )
     return 0
+
+
+@contextmanager
+def _handling(numbers: Sequence[int], handler: Callable[..., None]) -> Iterator[None]:
+    """Answer signals with `handler` for a while."""
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 def _open_bus(port: str, arguments: argparse.Namespace) -> Bus:

@@ -142,18 +142,21 @@ def close_cameras(cameras: list[Camera]) -> None:
 
 
 def wait_for_frames(
-    cameras: list[Camera], profiles: tuple[CameraProfile, ...], deadline_s: float
+    cameras: list[Camera], profiles: tuple[CameraProfile, ...], timeout_s: float
 ) -> None:
-    """Block until every camera has a frame; CameraError names the one that has none in time."""
-    started_s = time.monotonic()
-    for camera, profile in zip(cameras, profiles, strict=True):
-        while camera.latest() is None:
-            if time.monotonic() - started_s > deadline_s:
-                raise CameraError(
-                    f"camera {profile.name} ({profile.path}): no frame in {deadline_s:.1f} s; "
-                    "check that it is connected and not in use by another program"
-                )
-            time.sleep(RETRY_PAUSE_S)
+    """Block until every camera has a fresh frame; CameraError names the one that has none."""
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        frames = [camera.latest() for camera in cameras]
+        problem = stale_camera(frames, profiles, time.monotonic())
+        if problem is None:
+            return
+        if time.monotonic() > deadline_s:
+            raise CameraError(
+                f"{problem} (waited {timeout_s:.1f} s); check that the camera is connected and "
+                "not in use by another program"
+            )
+        time.sleep(RETRY_PAUSE_S)
 
 
 def stale_camera(

@@ -13,6 +13,7 @@ import numpy as np
 from edge.errors import EdgeError
 from edge.inspect_bundle import describe_bundle
 from edge.joints import JointIoError, JointReading
+from edge.loop import END_STOP
 from edge.profile import ArmProfile, load_profile
 from edge.report import format_report
 from edge.run import run_robot
@@ -167,10 +168,13 @@ def _run(args: argparse.Namespace) -> int:
     print(format_report(result.report))
     if result.fault_trace is not None:
         print(result.fault_trace, file=sys.stderr, end="")
+    problems = []
+    if result.end.how == END_STOP:
+        problems.append(f"stopped for safety: {result.end.reason}")
     if result.end.soft_stop_error is not None:
-        return _fail(f"soft stop: {result.end.soft_stop_error}")
-    if result.end.how == "stop":
-        return _fail(f"stopped for safety: {result.end.reason}")
+        problems.append(f"soft stop: {result.end.soft_stop_error}")
+    if problems:
+        return _fail("; ".join(problems))
     if result.signal_number is not None:
         return EXIT_SIGNAL + result.signal_number
     return EXIT_OK

@@ -13,7 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ import numpy as np
 from edge.camera import close_cameras, open_cameras, wait_for_frames
 from edge.chunks import ChunkBuffer
 from edge.joints import JointReading
-from edge.loop import ControlLoop, LoopEnd
+from edge.loop import END_STOP, ControlLoop, LoopEnd
 from edge.normalization import choose_tag
 from edge.policy import Policy
 from edge.policy_thread import PolicyThread, Request
@@ -114,6 +114,8 @@ def run_robot(options: RunOptions, profile: Profile, open_arm: OpenArm, say: Say
         )
         summary = None
         if world is not None:
+            if end.how == END_STOP and (problem := world.ended()):
+                end = replace(end, reason=f"{end.reason}; {problem}")
             say("stopping the simulator")
             summary = world.stop()
         report = build_report(_card(options, profile, policy), end, log, thread.calls, summary)
@@ -150,11 +152,12 @@ def _drive(
 ) -> tuple[LoopEnd, PolicyThread, list[int]]:
     """Open cameras and arm, run the loop, close them; the arm is limp afterwards."""
     with ExitStack() as stack:
+        arm = open_arm(access.port, access.calibration, profile.arm)
+        stack.callback(arm.close)
+        arm.read()
         cameras = open_cameras(profile.cameras, access.frames_dir)
         stack.callback(close_cameras, cameras)
         wait_for_frames(cameras, profile.cameras, FIRST_FRAME_S)
-        arm = open_arm(access.port, access.calibration, profile.arm)
-        stack.callback(arm.close)
 
         chunks = ChunkBuffer(
             len(profile.arm.joints),

@@ -21,6 +21,7 @@ from edge.errors import EdgeError
 READY_TIMEOUT_S = 90.0
 END_TIMEOUT_S = 10.0
 POLL_S = 0.05
+INSTALL_HINT = "install what it needs with: pip install 'molmoact-edge[demo]'"
 
 
 class SimulatorError(EdgeError):
@@ -59,16 +60,20 @@ class SimulatedWorld:
         """Block until port, frames and calibration are there; SimulatorError when they are not."""
         deadline_s = time.monotonic() + timeout_s
         while not self._output.read_text(errors="replace").startswith("ready "):
-            if self._process.poll() is not None:
-                raise SimulatorError(
-                    f"the simulator ended with exit code {self._process.returncode}: "
-                    f"{self._last_error()}"
-                )
+            if problem := self.ended():
+                raise SimulatorError(problem)
             if time.monotonic() > deadline_s:
                 raise SimulatorError(
                     f"the simulator was not ready after {timeout_s:.0f} s: {self._last_error()}"
                 )
             time.sleep(POLL_S)
+
+    def ended(self) -> str | None:
+        """Say why the simulator is not running; None while it is."""
+        if self._process.poll() is None:
+            return None
+        exit_code = self._process.returncode
+        return f"the simulator ended with exit code {exit_code}: {self._last_error()}"
 
     def stop(self) -> dict[str, Any] | None:
         """End every process of the simulator; return the summary it printed, if it did.
@@ -108,4 +113,5 @@ class SimulatedWorld:
 
     def _last_error(self) -> str:
         lines = self._errors.read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it printed no error"
+        last = lines[-1] if lines else "it printed no error"
+        return f"{last}; {INSTALL_HINT}" if "No module named" in last else last

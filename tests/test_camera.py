@@ -88,7 +88,17 @@ def test_unplugged_camera_keeps_its_old_frame_which_ages():
 def test_camera_without_a_picture_is_named_at_the_deadline():
     camera = V4l2Camera(DEVICE, lambda profile: FakeCapture([]))
     started_s = time.monotonic()
-    with pytest.raises(CameraError, match=r"camera front .*: no frame in 0.1 s"):
+    with pytest.raises(CameraError, match=r"camera front: no frame yet \(waited 0.1 s\); check"):
         wait_for_frames([camera], (DEVICE,), 0.1)
     assert time.monotonic() - started_s < 5.0
     camera.close()
+
+
+def test_waiting_ends_only_with_a_fresh_frame(tmp_path):
+    writer = FrameFile.create(tmp_path / "front.frame", 4, 4)
+    writer.publish(np.zeros((4, 4, 3), np.uint8), time.monotonic() - 60.0)
+    cameras = open_cameras(FRAME_FILES[:1], tmp_path)
+    with pytest.raises(CameraError, match=r"newest frame is 60\d\d\d ms old, limit 1000"):
+        wait_for_frames(cameras, FRAME_FILES[:1], 0.1)
+    writer.publish(np.zeros((4, 4, 3), np.uint8), time.monotonic())
+    wait_for_frames(cameras, FRAME_FILES[:1], 0.1)

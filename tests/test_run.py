@@ -1,0 +1,244 @@
+import json
+import signal
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import edge.run
+from edge.errors import EdgeError
+from edge.frame_file import FrameFile
+from edge.joints import JointIoError
+from edge.profile import load_profile
+from edge.report import format_report
+from edge.run import run_robot
+from edge.run_options import RunError, RunOptions
+
+SIM, REAL = load_profile("sim"), load_profile("so101")
+HOME = np.array([0.0, -30.0, 30.0, 50.0, 0.0, 20.0])
+HOME_MODEL = np.array([0.0, 120.0, 120.0, 50.0, 0.0, 20.0])
+
+
+class FakePolicy:
+    """Asks the arm to stay at home; its depth codes move in one cell per call."""
+
+    def __init__(self, cameras=("front", "wrist"), dim=6, error=None):
+        normalizer = SimpleNamespace(dim=dim)
+        tag = SimpleNamespace(name="tag", cameras=cameras, action=normalizer, state=normalizer)
+        manifest = SimpleNamespace(
+            recipe=SimpleNamespace(name="int4"), source=SimpleNamespace(sha256="ab" * 32)
+        )
+        self.bundle = SimpleNamespace(tags={"tag": tag}, manifest=manifest)
+        self.error = error
+        self.calls = 0
+
+    def act(self, images, task, state, norm_tag=None, depth="off"):
+        if self.error is not None and self.calls > 0:
+            raise self.error
+        codes = np.arange(100)
+        codes[self.calls % 100] += 1
+        self.calls += 1
+        return SimpleNamespace(
+            actions=np.tile(HOME_MODEL, (30, 1)).astype(np.float32),
+            depth_codes=codes,
+            stages={"preprocess": 0.001, "vision": 0.002, "prefill": 0.003, "expert": 0.004},
+            depth_passes=2,
+            changed_cells=5,
+            moved_cells=1,
+            prompt_tokens=300,
+        )
+
+    def reset(self):
+        pass
+
+
+class FakeArm:
+    def __init__(self):
+        self.log = []
+        self.positions = HOME.copy()
+
+    def read(self):
+        return SimpleNamespace(positions=self.positions.copy(), t_s=time.monotonic())
+
+    def write(self, positions):
+        self.positions = positions.copy()
+        if self.log[-1] != "write":
+            self.log.append("write")
+
+    def give_torque(self):
+        self.log.append("torque")
+
+    def soft_stop(self):
+        self.log.append("soft stop")
+
+    def close(self):
+        self.log.append("close")
+
+
+class FakeWorld:
+    """Publishes one frame per camera that stays fresh for the test."""
+
+    stopped = 0
+
+    def __init__(self, folder, seed):
+        self.link = folder / "port"
+        self.frames_dir = folder / "frames"
+        self.calibration = folder / "calibration.json"
+        self.frames_dir.mkdir()
+
+    def wait_ready(self):
+        for camera in SIM.cameras:
+            writer = FrameFile.create(self.frames_dir / camera.path, 48, 64)
+            writer.publish(np.full((48, 64, 3), 90, np.uint8), time.monotonic() + 60.0)
+
+    def ended(self):
+        return None
+
+    def stop(self):
+        FakeWorld.stopped += 1
+        return {"cubes_in_bin": ["red"]}
+
+
+@pytest.fixture
+def rig(monkeypatch):
+    policy, arm = FakePolicy(), FakeArm()
+    monkeypatch.setattr(edge.run.Policy, "open", classmethod(lambda cls, *a, **k: policy))
+    monkeypatch.setattr(edge.run, "SimulatedWorld", FakeWorld)
+    return SimpleNamespace(policy=policy, arm=arm)
+
+
+def options(**changes):
+    values = dict.fromkeys(RunOptions.__slots__)
+    values.update(bundle="bundle", task="pick the red cube", depth="incremental", seconds=0.5)
+    values.update(seed=0, **changes)
+    return RunOptions(**values)
+
+
+def run(rig, profile=SIM, **changes):
+    lines = []
+    result = run_robot(options(**changes), profile, lambda *_: rig.arm, lines.append)
+    return result, lines
+
+
+def test_run_drives_the_arm_and_leaves_it_soft(rig):
+    worlds = FakeWorld.stopped
+    result, _ = run(rig)
+    assert result.end.how == "time"
+    assert rig.arm.log == ["torque", "write", "soft stop", "close"]
+    assert FakeWorld.stopped > worlds
+    report = result.report
+    assert report["ticks"]["run"] + report["ticks"]["missed"] == 15
+    assert report["policy"]["calls"] >= 2
+    assert report["card"]["servos"] == "emulated"
+    assert report["stages_ms"]["vision"]["p50"] == pytest.approx(2.0)
+    assert report["stages_ms"]["depth"] is None
+    assert report["world"] == {"cubes_in_bin": ["red"]}
+    text = format_report(report)
+    assert "emulated servos, measured on" in text
+    assert "cubes in the bin: red" in text
+
+
+def test_outputs_are_written_once_and_never_over_others(rig, tmp_path):
+    result, _ = run(rig, report=tmp_path / "r.json", arrays=tmp_path / "t.npz")
+    assert json.loads((tmp_path / "r.json").read_text()) == result.report
+    arrays = np.load(tmp_path / "t.npz")
+    assert arrays["present"].shape == (result.report["ticks"]["run"], 6)
+    assert list(arrays["joint_names"])[5] == "gripper"
+    calls = rig.policy.calls
+    with pytest.raises(RunError, match=r"r.json: already exists; remove it"):
+        run(rig, report=tmp_path / "r.json")
+    with pytest.raises(RunError, match=r"the folder .*absent does not exist"):
+        run(rig, report=tmp_path / "absent" / "r.json")
+    assert rig.policy.calls == calls
+
+
+def test_recording_makes_a_film_and_a_timeline(rig, tmp_path):
+    av = pytest.importorskip("av")
+    pytest.importorskip("matplotlib")
+    run(rig, record=tmp_path / "demo")
+    assert (tmp_path / "demo" / "timeline.png").read_bytes().startswith(b"\x89PNG")
+    with av.open(str(tmp_path / "demo" / "video.mp4")) as film:
+        assert film.streams.video[0].codec_context.name == "h264"
+        frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    assert len(frames) >= 4
+    assert frames[0].shape[0] % 2 == 0
+    with pytest.raises(RunError, match=r"video.mp4: already exists"):
+        run(rig, record=tmp_path / "demo")
+
+
+def test_missing_extras_name_the_install_command(rig, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(EdgeError, match=r"pip install 'molmoact-edge\[demo\]'"):
+        run(rig, record=tmp_path / "demo")
+    assert not (tmp_path / "demo").exists()
+
+
+def test_failing_policy_stops_softly_with_its_reason(rig):
+    rig.policy.error = RuntimeError("out of memory")
+    result, _ = run(rig, seconds=20.0)
+    assert result.end.how == "stop"
+    assert result.end.reason == "policy failed: RuntimeError: out of memory"
+    assert "RuntimeError: out of memory" in result.fault_trace
+    assert rig.arm.log[-2:] == ["soft stop", "close"]
+
+
+def test_bundle_for_other_cameras_or_joints_is_refused_before_anything_starts(rig, monkeypatch):
+    worlds = FakeWorld.stopped
+    for policy, message in [
+        (FakePolicy(cameras=("front",)), "2 cameras, norm tag tag of the bundle needs 1: front"),
+        (FakePolicy(dim=7), "actions of 7 joints, arm so101 has 6"),
+    ]:
+        monkeypatch.setattr(edge.run.Policy, "open", classmethod(lambda *a, p=policy, **k: p))
+        with pytest.raises(RunError, match=message):
+            run(rig)
+    assert FakeWorld.stopped == worlds
+    assert rig.arm.log == []
+
+
+def test_arm_that_cannot_be_armed_is_closed_and_the_simulator_ended(rig):
+    worlds = FakeWorld.stopped
+
+    def refuse():
+        raise JointIoError("servo 2 (shoulder_lift): moved 4.0 deg while torque came on")
+
+    rig.arm.give_torque = refuse
+    with pytest.raises(JointIoError, match=r"moved 4\.0 deg"):
+        run(rig)
+    assert rig.arm.log == ["close"]
+    assert FakeWorld.stopped > worlds
+
+
+@pytest.mark.parametrize(
+    ("profile", "changes", "message"),
+    [
+        (SIM, {"port": "/dev/ttyACM0"}, "simulates its arm; leave --port out"),
+        (SIM, {"calibration": "c.json"}, "simulates its arm; leave --calibration out"),
+        (REAL, {}, "drives a real arm; give its port with --port"),
+        (REAL, {"port": "/dev/ttyACM0"}, "names no calibration; give LeRobot's"),
+    ],
+)
+def test_options_that_contradict_the_profile_are_refused(rig, profile, changes, message):
+    with pytest.raises(RunError, match=message):
+        run(rig, profile, **changes)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_while_running_ends_softly_and_is_reported(rig, number):
+    before = signal.getsignal(number)
+
+    def send_when_writing():
+        deadline_s = time.monotonic() + 20.0
+        while "write" not in rig.arm.log and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        signal.pthread_kill(threading.main_thread().ident, number)
+
+    sender = threading.Thread(target=send_when_writing)
+    sender.start()
+    result, _ = run(rig, seconds=30.0)
+    sender.join()
+    assert result.end.how == "signal"
+    assert result.signal_number == number
+    assert rig.arm.log == ["torque", "write", "soft stop", "close"]
+    assert signal.getsignal(number) == before

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from tokenizers import Tokenizer
 
-from training.sizes import ModelSize
+from training.sizes import DepthGate, ModelSize
 from training.tokenizer import (
     NUM_ACTION_TOKENS,
     NUM_DEPTH_TOKENS,
@@ -18,7 +18,6 @@ from training.tokenizer import (
 )
 
 LAYER_NORM_EPS = 1e-6
-MAX_CROPS = 8  # of the tiling crop modes; "resize" makes one crop per image
 
 TORCH_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -80,8 +79,8 @@ def model_config(size: ModelSize, tokenizer: Tokenizer, dtype: str) -> dict[str,
         "enable_depth_reasoning": True,
         "depth_mode": 2,
         "num_depth_codes": size.depth_grid**2,
-        "action_expert_depth_gate": True,
-        "action_expert_depth_gate_per_layer": size.depth_gate_per_layer,
+        "action_expert_depth_gate": size.depth_gate is not DepthGate.NONE,
+        "action_expert_depth_gate_per_layer": size.depth_gate is DepthGate.PER_LAYER,
         "action_expert_depth_gate_init_bias": -4.0,
         "initializer_range": 0.02,
         "text_config": _text_config(size),
@@ -98,16 +97,16 @@ def generation_config(tokenizer: Tokenizer) -> dict[str, object]:
 
 
 def processor_config(size: ModelSize) -> dict[str, object]:
-    """Give the content of processor_config.json: one squashed crop per camera, no tiling."""
+    """Give the content of processor_config.json."""
     vision = size.vision
     return {
         "processor_class": "MolmoAct2Processor",
         "image_processor": {
             "image_processor_type": "MolmoAct2ImageProcessor",
             "size": {"height": vision.image_size_px, "width": vision.image_size_px},
-            "crop_mode": "resize",
-            "max_crops": MAX_CROPS,
-            "overlap_margins": [4, 4],
+            "crop_mode": vision.crop_mode,
+            "max_crops": vision.max_crops,
+            "overlap_margins": list(vision.overlap_patches),
             "patch_size": vision.patch_size_px,
             "pooling_size": [vision.pooling_patches, vision.pooling_patches],
             "resample": 2,

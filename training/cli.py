@@ -6,6 +6,7 @@ molmoact-train init checkpoints/mine --size nano --seed 0
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,10 +95,10 @@ def _size_table(written: WrittenCheckpoint) -> str:
     return "\n".join(rows)
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
     return value
 
 

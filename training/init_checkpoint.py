@@ -41,7 +41,7 @@ class WrittenCheckpoint:
 
 
 def init_checkpoint(
-    out: Path, size: ModelSize, *, seed: int, dtype: str, max_shard_mib: int
+    out: Path, size: ModelSize, *, seed: int, dtype: str, max_shard_mib: float
 ) -> WrittenCheckpoint:
     """Write a checkpoint to `out`, all of it or nothing.
 
@@ -55,7 +55,7 @@ def init_checkpoint(
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     parameters = _parameters_by_part(size)
     try:
-        _write(folder, size, seed=seed, dtype=dtype, max_shard_bytes=max_shard_mib * MIB)
+        _write(folder, size, seed=seed, dtype=dtype, max_shard_bytes=int(max_shard_mib * MIB))
         card = model_card(
             size, seed=seed, dtype=dtype, max_shard_mib=max_shard_mib, parameters=parameters
         )

@@ -6,7 +6,7 @@ from training.sizes import ModelSize
 
 
 def model_card(
-    size: ModelSize, *, seed: int, dtype: str, max_shard_mib: int, parameters: dict[str, int]
+    size: ModelSize, *, seed: int, dtype: str, max_shard_mib: float, parameters: dict[str, int]
 ) -> str:
     """Write the card of an untrained checkpoint."""
     table = "\n".join(f"| {part} | {count:,} |" for part, count in parameters.items())
@@ -19,7 +19,7 @@ ranges. It exercises everything and knows nothing.
 Made by
 
     molmoact-train init OUT --size {size.name} --seed {seed} --dtype {dtype} \\
-        --max-shard-mib {max_shard_mib}
+        --max-shard-mib {max_shard_mib:g}
 
 which gives the same bytes on every machine.
 

@@ -9,8 +9,17 @@ cores run many times a second.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 from training.errors import UnknownSizeError
+
+
+class DepthGate(Enum):
+    """What scales the keys and values of depth tokens before the action expert sees them."""
+
+    NONE = "none"
+    SHARED = "shared"  # one gate for all layers
+    PER_LAYER = "per layer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +37,9 @@ class VisionSize:
     adapter_width: int
     adapter_heads: int
     adapter_mlp_width: int
+    crop_mode: str = "resize"  # or "overlap-and-resize-c2": tiles beside the squashed image
+    max_crops: int = 8  # tiles per image
+    overlap_patches: tuple[int, int] = (4, 4)  # tiles share these margins, left and right
 
     @property
     def patches_per_side(self) -> int:
@@ -84,7 +96,7 @@ class ModelSize:
     text: TextSize
     expert: ExpertSize
     depth_grid: int  # cells along one side; the span has depth_grid ** 2 codes
-    depth_gate_per_layer: bool
+    depth_gate: DepthGate
 
 
 NANO = ModelSize(
@@ -125,7 +137,7 @@ NANO = ModelSize(
         flow_steps=10,
     ),
     depth_grid=10,
-    depth_gate_per_layer=True,
+    depth_gate=DepthGate.PER_LAYER,
 )
 
 SIZES: dict[str, ModelSize] = {size.name: size for size in (NANO,)}

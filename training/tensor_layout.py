@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from training.sizes import ModelSize
+from training.sizes import DepthGate, ModelSize
 
 CHANNELS = 3
 EXPERT_CHUNKS = 9  # shift, scale and gate for self-attention, cross-attention and MLP
@@ -116,11 +116,11 @@ def _expert(size: ModelSize) -> Iterator[TensorSpec]:
 def _depth_gate(size: ModelSize) -> Iterator[TensorSpec]:
     context = size.text.kv_heads * size.text.head_dim
     top = "model.action_expert_depth_gate"
-    if not size.depth_gate_per_layer:
+    if size.depth_gate is DepthGate.SHARED:
         yield from _linear(top, 1, context)
-        return
-    for layer in range(size.text.layers):
-        yield from _linear(f"{top}.{layer}", 1, context)
+    elif size.depth_gate is DepthGate.PER_LAYER:
+        for layer in range(size.text.layers):
+            yield from _linear(f"{top}.{layer}", 1, context)
 
 
 def _linear(name: str, outputs: int, inputs: int) -> Iterator[TensorSpec]:

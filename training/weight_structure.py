@@ -47,7 +47,7 @@ SLOW_GAIN = 0.5
 CONSTANT_GAIN = 1.5  # of the constant dimension, in units of the root of the expert's width
 PULL = 5.0  # per unit of flow time: ten Euler steps leave 0.5 ** 10 of white noise
 KEPT_SLOW_MOTION = 0.85  # share of the average over neighbours that is given back
-GOAL_GAIN = 1.5
+GOAL_GAIN = 1.7
 NEIGHBOUR_BIAS = 30.0  # drowns the random part of queries and keys
 NOISE_IN_GOAL = 0.1  # how loud the noisy action is for what the blocks compute
 SCALE_SPREAD = 0.2  # of the modulation's scale of the action, against that of other dimensions
@@ -151,7 +151,8 @@ def _expert(name: str, values: np.ndarray, size: ModelSize) -> None:
     elif ".modulation.linear." in name:
         _modulation(name, values, size)
     elif name == "final_layer.linear.weight":
-        values *= np.float32(GOAL_GAIN)
+        free = width - 2 * actions - 1
+        values *= np.float32(GOAL_GAIN * math.sqrt(width / free / size.text.layers))
         values[:, reserved] = 0.0
         np.fill_diagonal(values[:, :actions], -PULL * rms)
         np.fill_diagonal(values[:, average], PULL * KEPT_SLOW_MOTION * rms)

@@ -146,8 +146,11 @@ class Arm:
     def arm(self) -> None:
         """Check every servo and bring torque up without moving; blocks about `ramp_s` + 0.3 s.
 
-        Raises ServoFault, ArmMoved or a bus error; the arm is then limp.
+        Raises ServoFault, ArmMoved or a bus error; the arm is then limp. An arm that is armed
+        already is left as it is.
         """
+        if self.armed:
+            return
         check_ready(self.bus, self._calibration, self._limits)
         try:
             bring_up_torque(self.bus, self._calibration, self._limits, self._sleep)

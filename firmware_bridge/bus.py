@@ -265,7 +265,8 @@ class Bus:
             for status in parser.feed(data):
                 servo_id = status.servo_id
                 if servo_id not in lengths:
-                    strangers.add(servo_id)
+                    # From a suspect it is no more than a late reply to an older question.
+                    strangers |= {servo_id} - self._suspects
                 elif len(status.params) == lengths[servo_id]:
                     replies[servo_id] = Reply(servo_id, status.code, status.params)
                     self.status_bits[servo_id] = status.code

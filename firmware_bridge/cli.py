@@ -141,7 +141,7 @@ def _emulate(arguments: argparse.Namespace) -> int:
     def announce(terminal: str) -> None:
         print(f"emulated servos 1-6 at {arguments.link} ({terminal}); Ctrl-C ends", flush=True)
 
-    with _handling((signal.SIGINT, signal.SIGTERM), lambda *_: stop.set()):
+    with _handling((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), lambda *_: stop.set()):
         serve(bus, arguments.link, stop, on_ready=announce)
     return 0
 

@@ -257,6 +257,46 @@ def test_goals_before_arming_send_nothing():
     assert transport.sent == []
 
 
+def test_arming_an_armed_arm_leaves_its_torque_alone():
+    arm, transport = memory_arm()
+    arm.arm()
+    transport.sent.clear()
+    arm.arm()
+    assert transport.sent == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_reading_over_a_noisy_bus_is_right_or_an_error(seed):
+    plant = RotorPlant(6, start_deg=[5, -20, 30, 0, 10, 40])
+    faults = Faults(
+        seed=seed,
+        replies=(
+            ReplyFault("drop", probability=0.03),
+            ReplyFault("corrupt", probability=0.03),
+            ReplyFault("late", probability=0.03, delay_ms=22 + 9 * seed),
+        ),
+    )
+    arm, transport = memory_arm(faults, plant=plant)
+    failures = 0
+    for _ in range(150):
+        # A shaft that never stands still tells an old answer from a new one.
+        plant.load_nm[:] = 0.5
+        transport.sleep(0.01)
+        before = plant.positions_deg()[:5]
+        try:
+            reading = arm.read()
+        except BusTimeout:
+            failures += 1
+            continue
+        after = plant.positions_deg()[:5]
+        assert (reading.positions[:5] > before - 0.2).all()
+        assert (reading.positions[:5] < after + 0.2).all()
+        if after.max() > 150:
+            plant.load_nm[:] = 0.0
+            break
+    assert failures > 0
+
+
 def test_soft_stop_fades_then_ends_with_limit_goal_torque_in_that_order():
     arm, transport = memory_arm()
     arm.arm()

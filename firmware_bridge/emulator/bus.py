@@ -65,6 +65,7 @@ class EmulatedBus:
         self._outbox: list[tuple[float, int, bytes]] = []
         self._sent = 0
         self._pending_writes: dict[int, tuple[int, bytes]] = {}
+        self._last_due_s: dict[int, float] = {}
         self._away_until_s: dict[int, float] = {}
         self._unstepped_s = 0.0
         self._step(PHYSICS_STEP_S)
@@ -216,6 +217,9 @@ class EmulatedBus:
             data = self._corrupted(data)
         if rule is not None and rule.kind == "late":
             due_s += rule.delay_ms / 1000.0
+        # Neither a servo nor an adapter lets a later answer overtake an earlier one.
+        due_s = max(due_s, self._last_due_s.get(servo_id, 0.0))
+        self._last_due_s[servo_id] = due_s
         self._post(data, due_s)
 
     def _fault_for(self, servo_id: int) -> ReplyFault | None:

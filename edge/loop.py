@@ -120,11 +120,11 @@ class ControlLoop:
             if now_s < deadline_s:
                 self._wait_until(deadline_s, stop)
                 continue
-            missed = int((now_s - deadline_s) / self._period_s)
+            missed = min(int((now_s - deadline_s) / self._period_s), slots - slot)
             slot += missed
+            self._log.missed_ticks += missed
             if slot >= slots:
                 return LoopEnd(END_TIME, f"{seconds:g} s are over")
-            self._log.missed_ticks += missed
             reason = self._tick(now_s, now_s - started_s - slot * self._period_s)
             if reason is not None:
                 return LoopEnd(END_STOP, reason)

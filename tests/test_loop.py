@@ -135,6 +135,18 @@ def test_missed_ticks_are_counted_and_skipped_and_never_replayed():
     assert ticks["late_s"].max() < PERIOD_S
 
 
+def test_stall_over_the_end_counts_only_the_ticks_that_were_due():
+    def stall(tick, rig):
+        if tick == 27:
+            rig.clock.now_s += 10.0
+
+    rig = Rig(stall)
+    rig.chunk()
+    rig.run(1.0)
+    assert rig.log.n_ticks == 28
+    assert rig.log.missed_ticks == 2
+
+
 def test_missing_chunk_holds_the_measured_position():
     rig = Rig()
     rig.run(0.5)

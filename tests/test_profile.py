@@ -9,7 +9,7 @@ from edge.profile import load_profile, shipped_profiles
 
 ARM_TEXT = resources.files("profiles").joinpath("arms", "so101.yaml").read_text("utf-8")
 SIM_TEXT = resources.files("profiles").joinpath("sim.yaml").read_text("utf-8")
-BOARD_TEXT = resources.files("profiles").joinpath("boards", "generic_cpu.yaml").read_text("utf-8")
+BOARD_TEXT = resources.files("profiles").joinpath("boards", "sim_host.yaml").read_text("utf-8")
 
 
 def leaves(value, path=()):
@@ -23,7 +23,7 @@ def leaves(value, path=()):
 def own_profile(folder: Path, **texts: str) -> Path:
     """Write a profile whose board and arm lie beside it; pass texts to replace a file."""
     sim = texts.get("sim", SIM_TEXT)
-    sim = sim.replace("board: generic_cpu", "board: board.yaml")
+    sim = sim.replace("board: sim_host", "board: board.yaml")
     sim = sim.replace("arm: so101", "arm: a.yaml")
     (folder / "board.yaml").write_text(texts.get("board", BOARD_TEXT))
     (folder / "a.yaml").write_text(texts.get("arm", ARM_TEXT))

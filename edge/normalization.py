@@ -46,7 +46,10 @@ class Normalizer:
         return np.where(self.constant, np.float32(0), np.where(self.mask, scaled, values))
 
     def unnormalize(self, values: np.ndarray) -> np.ndarray:
-        """Map model units, (..., dim), to robot units, float32; ranges clip to [-1, 1] first."""
+        """Map model units, (..., dim), to robot units, float32.
+
+        Ranges clip to [-1, 1] first, masked dims too, as the release does.
+        """
         values = np.asarray(values, np.float32)
         if self.mean is not None:
             return np.where(self.mask, values * self.std + self.mean, values)

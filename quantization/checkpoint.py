@@ -129,10 +129,11 @@ class Checkpoint:
                 raise BuildError(
                     f"{path}: damaged or truncated ({error}); fetch the file again"
                 ) from None
-            shards.update(dict.fromkeys(reader.keys(), (path, reader)))
-        for name, file in (weight_map or {}).items():
-            if name not in shards or shards[name][0].name != file:
-                raise BuildError(f"{self.path / file}: tensor {name} is missing; fetch it again")
+            names = set(reader.keys())
+            for name, home in (weight_map or {}).items():
+                if home == file and name not in names:
+                    raise BuildError(f"{path}: tensor {name} is missing; fetch the file again")
+            shards.update(dict.fromkeys(names, (path, reader)))
         return shards
 
     def _resolve_tokens(self) -> TokenEntry:
@@ -150,21 +151,27 @@ class Checkpoint:
                 )
             return found
 
+        def block(name: str, count: int, stated: int | None) -> int:
+            """Return the id of <name_0>; all `count` tokens must follow each other."""
+            first = token_id(f"<{name}_0>", stated)
+            for index in range(count):
+                found = token_id(f"<{name}_{index}>")
+                if found != first + index:
+                    raise BuildError(
+                        f"{self.tokenizer_path}: <{name}_{index}> has id {found}, not "
+                        f"{first + index}; {name} tokens must be contiguous"
+                    )
+            return first
+
         config, stated = self.config, self.config.token_ids
-        last_state = config.prompt.state_bins - 1
-        first = token_id("<state_0>", stated["state_token_start_id"])
-        if token_id(f"<state_{last_state}>") != first + last_state:
-            raise BuildError(f"{self.tokenizer_path}: state tokens are not contiguous")
+        block("state", config.prompt.state_bins, stated["state_token_start_id"])
         for text in ("<state_start>", "<state_end>", "<action_output>", "<|im_start|>"):
             token_id(text)
         depth: dict[str, int | None] = dict.fromkeys(("output", "start", "end", "first"))
         if config.depth_cells:
             for key in ("output", "start", "end"):
                 depth[key] = token_id(f"<depth_{key}>", stated[f"depth_{key}_token_id"])
-            depth["first"] = token_id("<depth_0>", stated["depth_token_start_id"])
-            last = config.depth_codes - 1
-            if token_id(f"<depth_{last}>") != depth["first"] + last:
-                raise BuildError(f"{self.tokenizer_path}: depth tokens are not contiguous")
+            depth["first"] = block("depth", config.depth_codes, stated["depth_token_start_id"])
         return TokenEntry(
             bos=token_id(bos or eos),
             eos=stated["eos_token_id"],

@@ -1,0 +1,64 @@
+"""Bundles built once a session from the reference checkpoints, and the cases that go with them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+REFERENCE = Path(__file__).parent / "reference"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of the public reference."""
+
+    model: str
+    name: str
+    meta: dict
+    arrays: dict[str, np.ndarray]  # this case's outputs and inputs, by short name
+    images: list[np.ndarray]
+
+    @property
+    def depth(self) -> str:
+        if not self.meta["depth_reasoning"]:
+            return "off"
+        return "incremental" if self.meta["depth_cache_from"] else "full"
+
+
+@lru_cache
+def load_cases(model: str) -> list[Case]:
+    """Read the cases of one reference checkpoint, in the order in which they were made."""
+    folder = REFERENCE / model
+    with np.load(folder / "cases.npz") as file:
+        arrays = dict(file)
+    cases = []
+    for meta in json.loads((folder / "cases.json").read_text())["cases"]:
+        prefix = f"{meta['name']}."
+        own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+        images = [arrays[name] for name in meta["images"]]
+        cases.append(Case(model, meta["name"], meta, own, images))
+    return cases
+
+
+def reference_models() -> list[str]:
+    return sorted(folder.name for folder in REFERENCE.iterdir() if folder.is_dir())
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory):
+    """Give `bundles(model, recipe)`: the path of a built bundle; built on first use."""
+    build = pytest.importorskip("quantization.build")
+    root = tmp_path_factory.mktemp("bundles")
+
+    def bundle(model: str = "two_cameras", recipe: str = "fp32") -> Path:
+        path = root / f"{model}-{recipe}"
+        if not path.exists():
+            build.build_bundle(REFERENCE / model / "checkpoint", path, recipe)
+        return path
+
+    return bundle

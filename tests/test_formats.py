@@ -1,0 +1,76 @@
+"""Stored matrices against what the kernels do with them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+ort = pytest.importorskip("onnxruntime")
+
+from quantization.formats import FP32, INT8, Format, pack, relative_rms
+from quantization.graph import FLOAT, GraphWriter
+from quantization.recipes import RECIPES
+
+INT4 = Format(4, 32)
+
+
+def matrix(outputs=24, inputs=80, seed=0):
+    return np.random.default_rng(seed).normal(0, 0.05, (outputs, inputs)).astype(np.float32)
+
+
+def unpack_int4(packed, shape, block):
+    codes = np.stack([packed.weight & 15, packed.weight >> 4], axis=-1).astype(np.float32) - 8
+    blocks = codes.reshape(shape[0], -1, block)
+    stored = blocks * packed.scale.reshape(shape[0], -1, 1)
+    return stored.reshape(shape[0], -1)[:, : shape[1]]
+
+
+@pytest.mark.parametrize(("form", "limit"), [(FP32, 1e-6), (INT8, 0.02), (INT4, 0.11)])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_a_stored_matrix_multiplies_like_the_source(form, limit, with_bias, tmp_path):
+    source = matrix()
+    bias = np.linspace(-1, 1, len(source)).astype(np.float32) if with_bias else None
+    writer = GraphWriter("one", tmp_path, lambda path, shape: form)
+    x = writer.input("x", FLOAT, [1, "T", source.shape[1]])
+    writer.linear(x, "part", source, bias, out="y")
+    writer.output("y", FLOAT, [1, "T", source.shape[0]])
+    path, _ = writer.save()
+    values = np.random.default_rng(1).normal(0, 1, (1, 7, source.shape[1])).astype(np.float32)
+    found = ort.InferenceSession(str(path)).run(None, {"x": values})[0]
+    expected = values @ source.T + (0 if bias is None else bias)
+    assert relative_rms(found - expected, values @ source.T) < limit
+    assert writer.layers["one/part"].format == form.name
+
+
+@pytest.mark.parametrize("shape", [(8, 64), (5, 33), (3, 16)])
+def test_int4_error_is_reported_as_it_is(shape):
+    source = matrix(*shape)
+    packed = pack(source, INT4)
+    stored = unpack_int4(packed, shape, 32)
+    assert packed.relative_error == pytest.approx(relative_rms(stored - source, source), rel=1e-5)
+    assert packed.weight.shape == (shape[0], -(-shape[1] // 32), 16)
+
+
+def test_int4_keeps_the_largest_magnitude_of_each_block():
+    source = matrix(4, 32)
+    stored = unpack_int4(pack(source, INT4), source.shape, 32)
+    index = np.abs(source).argmax(axis=1)
+    rows = np.arange(4)
+    np.testing.assert_allclose(stored[rows, index], source[rows, index], rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", [INT8, INT4])
+def test_zero_rows_stay_zero(form):
+    packed = pack(np.zeros((3, 32), np.float32), form)
+    assert packed.relative_error == 0
+    assert np.isfinite(packed.scale).all()
+
+
+def test_recipes_are_functions_of_path_and_shape_alone():
+    wide, narrow = (64, 2560), (64, 128)
+    assert RECIPES["fp32"]("decoder/blocks.0.qkv", wide) == FP32
+    assert RECIPES["int8"]("decoder/blocks.0.qkv", wide) == INT8
+    assert RECIPES["int4"]("decoder/blocks.0.qkv", wide) == Format(4, 128)
+    assert RECIPES["int4"]("decoder/blocks.0.qkv", narrow) == Format(4, 32)
+    assert RECIPES["int4"]("expert/action_embed", narrow) == FP32

@@ -117,12 +117,13 @@ class Bus:
             raise BusError(f"{register.name} is {register.access.value}, not an EEPROM register")
         if register is registers.BAUD_RATE:
             raise BusError("baud_rate cannot be written from here: the reply would come at another")
+        data = register.encode(value)
         if self.read(servo_id, register) == value:
             return False
         new_id = value if register is registers.ID else servo_id
         self.write(servo_id, registers.LOCK, 0)
         try:
-            self.write_bytes(servo_id, register.address, register.encode(value))
+            self.write_bytes(servo_id, register.address, data)
         except BusError:
             with contextlib.suppress(BusError):
                 self.write(servo_id, registers.LOCK, 1)

@@ -1,12 +1,24 @@
 import numpy as np
 import pytest
 from emulated_arm import IDS, memory_bus
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from firmware_bridge import registers
 from firmware_bridge.emulator.bus import EmulatedBus
 from firmware_bridge.emulator.faults import Faults, ReplyFault, ServoFaults
 from firmware_bridge.emulator.plant import RotorPlant
-from firmware_bridge.packets import BROADCAST_ID, StatusBit, ping, read, reboot
+from firmware_bridge.packets import (
+    BROADCAST_ID,
+    MAX_SERVO_ID,
+    Frame,
+    FrameParser,
+    StatusBit,
+    encode_frame,
+    ping,
+    read,
+    reboot,
+)
 
 
 def still_bus(faults=None, **plant):
@@ -242,6 +254,32 @@ def test_unfinished_frame_is_given_up_after_a_silence():
 def test_reading_beyond_the_table_gives_zeros():
     answer = EmulatedBus(RotorPlant(1)).handle(read(1, 90, 20))
     assert answer[5:-1] == bytes(20)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=30),
+            st.builds(
+                lambda servo_id, code, params: encode_frame(Frame(servo_id, code, params)),
+                st.sampled_from([1, 2, 3, BROADCAST_ID]),
+                st.sampled_from([1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 0x82, 0x83]),
+                st.binary(max_size=20),
+            ),
+        ),
+        max_size=12,
+    )
+)
+def test_nothing_a_host_can_send_upsets_the_emulator(requests):
+    bus = EmulatedBus(RotorPlant(2), byte_timing=True)
+    for request in requests:
+        bus.handle(request)
+        bus.advance(0.003)
+    bus.power_cycle()
+    bus.advance(1.0)
+    answers = FrameParser().feed(bus.advance(0.1) + bus.handle(ping(BROADCAST_ID)))
+    assert all(frame.servo_id <= MAX_SERVO_ID for frame in answers)
 
 
 def test_same_seed_gives_the_same_faults():

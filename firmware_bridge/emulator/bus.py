@@ -29,6 +29,7 @@ FRAME_GAP_S = 0.05
 # Replies to a broadcast PING come in id order, one slot each.
 PING_SLOT_S = 0.001
 BITS_PER_BYTE = 10
+MAX_READ_BYTES = packets.MAX_LENGTH_FIELD - packets.MIN_LENGTH_FIELD
 
 
 class EmulatedBus:
@@ -151,7 +152,7 @@ class EmulatedBus:
         acknowledge = b"" if answers else None
         if frame.code == Instruction.PING:
             return b""
-        if frame.code == Instruction.READ and len(params) == 2:
+        if frame.code == Instruction.READ and len(params) == 2 and params[1] <= MAX_READ_BYTES:
             return servo.read(params[0], params[1])
         if frame.code == Instruction.WRITE and len(params) > 1:
             servo.write(params[0], params[1:])
@@ -173,7 +174,7 @@ class EmulatedBus:
         return None
 
     def _sync_read(self, params: bytes, present: list[EmulatedServo]) -> None:
-        if len(params) < 3:
+        if len(params) < 3 or params[1] > MAX_READ_BYTES:
             return
         address, length = params[0], params[1]
         for servo_id in params[2:]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from firmware_bridge import registers
 from firmware_bridge.emulator.defaults import CENTRE_TICK, eeprom_values
 from firmware_bridge.emulator.drive import Drive, DriveSettings, target_ticks
-from firmware_bridge.packets import StatusBit
+from firmware_bridge.packets import MAX_SERVO_ID, StatusBit
 from firmware_bridge.registers import TICKS_PER_TURN, Access, Register
 
 MEMORY_BYTES = 96
@@ -100,6 +100,8 @@ class EmulatedServo:
         touched = set()
         for position, byte in enumerate(data, start=address):
             if position >= MEMORY_BYTES or position in _READ_ONLY_ADDRESSES:
+                continue
+            if position == registers.ID.address and byte > MAX_SERVO_ID:
                 continue
             touched.add(position)
             self._memory[position] = byte

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import signal
 import sys
@@ -43,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="example: molmoact-edge run bundle/ --profile sim --task 'pick up the red cube' "
         "--depth incremental --seconds 20 --report report.json. "
         "Exit codes: 0 time over, 2 could not start or stopped for safety, 130 Ctrl-C, "
-        "143 SIGTERM.",
+        "143 SIGTERM, 129 SIGHUP.",
     )
     run.add_argument("bundle", type=Path, help="folder made by 'molmoact-quantize build'")
     run.add_argument("--profile", required=True, help="name of a shipped profile, or a .yaml path")
@@ -186,7 +187,8 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _say(line: str) -> None:
-    print(f"molmoact-edge: {line}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # the terminal may be gone; the arm is still to be stopped
+        print(f"molmoact-edge: {line}", file=sys.stderr, flush=True)
 
 
 def _fail(message: str) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,6 +25,7 @@ from edge.joint_frame import JointFrame
 from edge.profile import Profile
 
 IDLE_S = 0.01
+MAX_CALLS_KEPT = 20_000  # an hour at 5 calls a second, 30 MB with depth codes
 
 
 class ActResult(Protocol):
@@ -115,7 +117,8 @@ class PolicyThread:
         self._state: tuple[np.ndarray, float] | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="policy", daemon=True)
-        self.calls: list[PolicyCall] = []
+        self.n_calls = 0
+        self.calls: deque[PolicyCall] = deque(maxlen=MAX_CALLS_KEPT)
         self.trouble: str | None = None  # why no call is made just now
         self.fault: str | None = None  # why no call will ever be made again
         self.fault_trace: str | None = None
@@ -138,13 +141,19 @@ class PolicyThread:
     def warm_up(self) -> str | None:
         """Call the policy once for nothing, before the arm moves; return why it could not.
 
-        Engines allocate and read their weights on the first call. What the policy raises passes
-        through; afterwards it has forgotten the pictures it saw.
+        Engines allocate and read their weights on the first call. Afterwards the policy has
+        forgotten the pictures it saw. An EdgeError passes through.
         """
         inputs = self._inputs()
         if inputs is None:
             return self.trouble
-        self._act(inputs)
+        try:
+            self._act(inputs)
+        except EdgeError:
+            raise
+        except Exception as error:  # noqa: BLE001 - not to continue: the caller ends the run
+            self.fault_trace = traceback.format_exc()
+            return _failure(error)
         self._policy.reset()
         return None
 
@@ -163,7 +172,7 @@ class PolicyThread:
         codes = result.depth_codes
         self.calls.append(
             PolicyCall(
-                number=len(self.calls),
+                number=self.n_calls,
                 started_s=inputs.taken_s,
                 ended_s=ended_s,
                 state_age_s=inputs.taken_s - inputs.measured_s,
@@ -178,6 +187,7 @@ class PolicyThread:
                 n_actions=len(chunk.actions),
             )
         )
+        self.n_calls += 1
         return True
 
     def _inputs(self) -> _Inputs | None:
@@ -226,10 +236,11 @@ class PolicyThread:
                 return
             except Exception as error:  # noqa: BLE001 - not to continue: the loop stops the arm
                 self.fault_trace = traceback.format_exc()
-                self.fault = f"policy failed: {type(error).__name__}: {_one_line(error)}"
+                self.fault = _failure(error)
                 return
             next_s = started_s + period_s if called else self._clock() + IDLE_S
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or "no message"
+def _failure(error: Exception) -> str:
+    text = " ".join(str(error).split()) or "no message"
+    return f"policy failed: {type(error).__name__}: {text}"

@@ -69,7 +69,6 @@ def build_report(
         stage: _spread([call.stages_s[stage] for call in calls if stage in call.stages_s])
         for stage in POLICY_STAGES
     }
-    wall_s = _wall_s(ticks["t_s"], card.control_hz)
     clamps = {
         rule.name.lower(): {
             joint: int(count)
@@ -94,8 +93,8 @@ def build_report(
             "tick lateness": _spread(ticks["late_s"]),
         },
         "policy": {
-            "calls": len(calls),
-            "rate_hz": len(calls) / wall_s if wall_s else None,
+            "calls": calls[-1].number + 1 if calls else 0,
+            "rate_hz": _rate_hz(calls),
             "prompt_tokens": calls[-1].prompt_tokens if calls else None,
             "depth_passes": _counts([call.depth_passes for call in calls]),
             "changed_cells": _counts([call.changed_cells for call in calls]),
@@ -106,7 +105,7 @@ def build_report(
         "ticks": {
             "run": log.n_ticks,
             "missed": log.missed_ticks,
-            "seconds": wall_s,
+            "seconds": round((log.n_ticks + log.missed_ticks) / card.control_hz, 3),
             "read_errors": log.read_errors,
             "write_errors": log.write_errors,
         },
@@ -211,8 +210,10 @@ def _rate(rate_hz: float | None) -> str:
     return "" if rate_hz is None else f", {rate_hz:.2f} a second"
 
 
-def _wall_s(ticks_s: np.ndarray, control_hz: float) -> float:
-    return float(ticks_s[-1] - ticks_s[0]) + 1.0 / control_hz if len(ticks_s) else 0.0
+def _rate_hz(calls: Sequence[PolicyCall]) -> float | None:
+    if len(calls) < 2:
+        return None
+    return round((len(calls) - 1) / (calls[-1].started_s - calls[0].started_s), 3)
 
 
 def _cpu_model() -> str:

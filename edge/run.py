@@ -25,12 +25,13 @@ from edge.joints import JointReading
 from edge.loop import END_STOP, ControlLoop, LoopEnd
 from edge.normalization import choose_tag
 from edge.policy import Policy
-from edge.policy_thread import PolicyThread, Request
+from edge.policy_thread import PolicyCall, PolicyThread, Request
 from edge.profile import PORT_SIMULATED, ArmProfile, Profile
 from edge.recording import Recorder
 from edge.report import (
     SERVOS_EMULATED,
     SERVOS_REAL,
+    ReportError,
     RunCard,
     build_report,
     machine_name,
@@ -46,7 +47,8 @@ FIRST_FRAME_S = 10.0
 POLICY_END_S = 30.0
 # Ticks kept when a run has no end of its own: one hour at 30 Hz, 20 MB.
 OPEN_ENDED_TICKS = 108_000
-EXIT_SIGTERM = 128 + signal.SIGTERM
+# SIGHUP too: the arm must not be left standing when the terminal or the SSH session goes away.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class RobotArm(Protocol):
@@ -97,12 +99,13 @@ class _ArmAccess:
 def run_robot(options: RunOptions, profile: Profile, open_arm: OpenArm, say: Say) -> RunResult:
     """Run until the time is over, a signal, or a safety stop; EdgeError when it cannot start.
 
-    Before the arm has torque, SIGINT and SIGTERM end the run as exceptions; the simulator is
-    ended in every case.
+    Before the arm has torque a signal ends the run as an exception, afterwards through the soft
+    stop; the simulator is ended in every case.
     """
     check_options(options, profile)
     with ExitStack() as stack:
-        stack.enter_context(_handling(signal.SIGTERM, lambda *_: sys.exit(EXIT_SIGTERM)))
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            stack.enter_context(_handling(number, lambda number, _: sys.exit(128 + number)))
         say(f"opening {options.bundle}")
         policy = Policy.open(options.bundle, profile=profile)
         _check_fit(policy, options, profile)
@@ -112,14 +115,15 @@ def run_robot(options: RunOptions, profile: Profile, open_arm: OpenArm, say: Say
         end, thread, signals = _drive(
             options, profile, policy, access, open_arm, log, recorder, say
         )
+        calls = tuple(thread.calls)
         summary = None
         if world is not None:
             if end.how == END_STOP and (problem := world.ended()):
                 end = replace(end, reason=f"{end.reason}; {problem}")
             say("stopping the simulator")
             summary = world.stop()
-        report = build_report(_card(options, profile, policy), end, log, thread.calls, summary)
-        _write_outputs(options, report, log, thread, recorder, say)
+        report = build_report(_card(options, profile, policy), end, log, calls, summary)
+        _write_outputs(options, report, log, calls, recorder, say)
         return RunResult(end, signals[0] if signals else None, report, thread.fault_trace)
 
 
@@ -175,7 +179,7 @@ def _drive(
         say("first policy call, before the arm has torque")
         problem = thread.warm_up()
         if problem is not None:
-            raise RunError(f"the policy could not be asked: {problem}")
+            raise RunError(f"the first policy call, before the arm moved: {problem}")
         stop, signals = stack.enter_context(_stop_on_signals())
         say("giving torque")
         arm.give_torque()
@@ -220,24 +224,25 @@ def _write_outputs(
     options: RunOptions,
     report: dict[str, Any],
     log: TickLog,
-    thread: PolicyThread,
+    calls: tuple[PolicyCall, ...],
     recorder: Recorder | None,
     say: Say,
 ) -> None:
-    if options.record is not None:
+    if options.report is not None:
+        write_report(options.report, report)
+    if options.arrays is not None:
+        write_arrays(options.arrays, log)
+    if options.record is not None and recorder is not None:
         from edge.plots import write_timeline
         from edge.video import write_video
 
-        options.record.mkdir(parents=True, exist_ok=True)
-        say(f"writing {options.record}/{VIDEO_NAME} and {TIMELINE_NAME}")
-        write_timeline(options.record / TIMELINE_NAME, log, thread.calls, report)
-        if recorder is not None:
-            video = options.record / VIDEO_NAME
-            write_video(video, list(recorder.frames), log, thread.calls, report)
-    if options.arrays is not None:
-        write_arrays(options.arrays, log)
-    if options.report is not None:
-        write_report(options.report, report)
+        video, timeline = options.record / VIDEO_NAME, options.record / TIMELINE_NAME
+        say(f"writing {video} and {timeline}")
+        try:
+            write_timeline(timeline, log, calls, report)
+            write_video(video, list(recorder.frames), log, calls, report)
+        except OSError as error:
+            raise ReportError(f"{options.record}: cannot write: {error}") from error
 
 
 def _card(options: RunOptions, profile: Profile, policy: Policy) -> RunCard:
@@ -265,7 +270,7 @@ def _capacity(options: RunOptions, profile: Profile) -> int:
 
 @contextmanager
 def _stop_on_signals() -> Iterator[tuple[threading.Event, list[int]]]:
-    """Turn SIGINT and SIGTERM into an event; also give the list of those that came."""
+    """Turn SIGNALS into an event; also give the list of those that came."""
     stop = threading.Event()
     received: list[int] = []
 
@@ -273,7 +278,9 @@ def _stop_on_signals() -> Iterator[tuple[threading.Event, list[int]]]:
         received.append(number)
         stop.set()
 
-    with _handling(signal.SIGINT, note), _handling(signal.SIGTERM, note):
+    with ExitStack() as stack:
+        for number in SIGNALS:
+            stack.enter_context(_handling(number, note))
         yield stop, received
 
 

@@ -34,7 +34,10 @@ class RunOptions:
 
 
 def check_options(options: RunOptions, profile: Profile) -> None:
-    """Raise RunError when the options contradict the profile or an output could not be written."""
+    """Raise RunError when the options contradict the profile or an output could not be written.
+
+    Makes the folder of --record.
+    """
     if profile.port == PORT_SIMULATED:
         for name, value in (("--port", options.port), ("--calibration", options.calibration)):
             if value:
@@ -52,8 +55,10 @@ def check_options(options: RunOptions, profile: Profile) -> None:
             _check_new_file(path)
     if options.record is not None:
         require_recording_extras()
-        if options.record.exists() and not options.record.is_dir():
-            raise RunError(f"{options.record}: is not a folder; choose another for --record")
+        try:
+            options.record.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{options.record}: cannot be a folder: {error.strerror}") from error
         for name in (VIDEO_NAME, TIMELINE_NAME):
             _check_absent(options.record / name)
 

@@ -94,7 +94,7 @@ def test_warm_up_leaves_no_chunk_no_record_and_no_memory():
     rig.thread.observe(ARM_STATE, 99.99)
     assert rig.thread.warm_up() is None
     assert rig.policy.asked[-1] == "reset"
-    assert rig.thread.calls == []
+    assert rig.thread.n_calls == 0
     assert rig.chunks.goal_at(100.0) is None
 
 
@@ -148,6 +148,16 @@ def test_failing_policy_ends_the_thread_with_its_fault(error, fault):
     assert rig.thread.fault == fault
     assert rig.thread.stop(5.0)
     assert (rig.thread.fault_trace is None) == isinstance(error, ObservationError)
+
+
+def test_policy_that_breaks_in_the_warm_up_is_told_in_one_line():
+    def fail():
+        raise RuntimeError("bad\n  alloc")
+
+    rig = Rig(fail)
+    rig.thread.observe(ARM_STATE, 100.0)
+    assert rig.thread.warm_up() == "policy failed: RuntimeError: bad alloc"
+    assert "RuntimeError" in rig.thread.fault_trace
 
 
 def test_chunk_of_the_wrong_width_is_a_fault():

@@ -168,6 +168,15 @@ def test_recording_makes_a_film_and_a_timeline(rig, tmp_path):
         run(rig, record=tmp_path / "demo")
 
 
+def test_record_folder_that_cannot_be_made_is_refused(rig, tmp_path):
+    pytest.importorskip("av")
+    pytest.importorskip("matplotlib")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="file: cannot be a folder: File exists"):
+        run(rig, record=tmp_path / "file")
+    assert rig.arm.log == []
+
+
 def test_missing_extras_name_the_install_command(rig, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(EdgeError, match=r"pip install 'molmoact-edge\[demo\]'"):
@@ -224,7 +233,7 @@ def test_options_that_contradict_the_profile_are_refused(rig, profile, changes, 
         run(rig, profile, **changes)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_while_running_ends_softly_and_is_reported(rig, number):
     before = signal.getsignal(number)
 

@@ -8,8 +8,8 @@ documentation, "MolmoAct2").
 The state's q01, q50 and q99 are those reported for the SO-100/SO-101 training mixture of MolmoAct2
 (arXiv 2605.02881). A commanded joint leads and lags the measured one by little, so the action gets
 the same figures, with the gripper's lower end at 0 because a grasp commands less than it reaches.
-The other fields describe a normal distribution through those quantiles: complete, plausible, and
-unused in mode q01_q99. Fitting them to data is the trainer's work.
+The other fields follow from those three by a normal distribution on either side of the median:
+complete, plausible, and unused in mode q01_q99. Fitting them to data is the trainer's work.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ ACTION_QUANTILES = {
     "q99": (48.3, 185.3, 173.1, 91.8, 42.9, 44.1),
 }
 
-Z_99 = 2.3263  # standard normal quantiles
+# Standard normal quantiles.
 Z_90 = 1.2816
+Z_99 = 2.3263
+Z_999 = 3.0902
 
 
 def norm_stats(horizon: int) -> dict[str, object]:
@@ -67,17 +69,24 @@ def norm_stats(horizon: int) -> dict[str, object]:
 
 def _feature_stats(quantiles: dict[str, tuple[float, ...]]) -> dict[str, object]:
     low, mid, high = quantiles["q01"], quantiles["q50"], quantiles["q99"]
-    std = [(h - lo) / (2 * Z_99) for lo, h in zip(low, high, strict=True)]
+    gripper_low, gripper_high = 0.0, 100.0
+    smallest, largest = _towards(mid, low, Z_999), _towards(mid, high, Z_999)
+    smallest[-1] = max(smallest[-1], gripper_low)
+    largest[-1] = min(largest[-1], gripper_high)
     return {
         "mean": list(mid),
-        "std": [round(s, 3) for s in std],
-        "min": [round(lo - s, 3) for lo, s in zip(low, std, strict=True)],
-        "max": [round(h + s, 3) for h, s in zip(high, std, strict=True)],
+        "std": [round((h - lo) / (2 * Z_99), 3) for lo, h in zip(low, high, strict=True)],
+        "min": smallest,
+        "max": largest,
         "q01": list(low),
-        "q10": [round(max(lo, m - Z_90 * s), 3) for lo, m, s in zip(low, mid, std, strict=True)],
+        "q10": _towards(mid, low, Z_90),
         "q50": list(mid),
-        "q90": [round(min(h, m + Z_90 * s), 3) for h, m, s in zip(high, mid, std, strict=True)],
+        "q90": _towards(mid, high, Z_90),
         "q99": list(high),
         "mask": [True] * len(JOINTS),
         "names": list(JOINTS),
     }
+
+
+def _towards(mid: tuple[float, ...], end: tuple[float, ...], z: float) -> list[float]:
+    return [round(m + (e - m) * z / Z_99, 3) for m, e in zip(mid, end, strict=True)]

@@ -1,0 +1,49 @@
+# An index of what can be done here; `make` prints it. Variables are given as NAME=value.
+
+RUNTIME   := .venv-runtime
+VENV      := .venv
+PROFILE   ?= sim
+RECIPE    ?= int4
+TASK      ?= put the red cube in the bin
+BUNDLE    ?= bundle
+CHECKPOINT ?= checkpoints/nano
+DEMO      := demo
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-runtime demo test lint quantize verify run stop scan clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## create the workstation environment (.venv, Python 3.12: training, tests, everything)
+	@scripts/make_env.sh $(VENV) workstation 3.12
+
+setup-runtime: ## create the robot runtime's environment (.venv-runtime: enough for the demo)
+	@scripts/make_env.sh $(RUNTIME) demo 3.12 3.11 3.13 3.10
+
+demo: setup-runtime ## build, verify and run the nano policy on a simulated arm; writes demo/
+	@scripts/demo.sh $(RUNTIME) $(DEMO) "$(TASK)"
+
+test: setup ## run every test
+	@$(VENV)/bin/python -m pytest -q
+
+lint: setup ## check style and formatting
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+
+quantize: setup-runtime ## build BUNDLE from CHECKPOINT with RECIPE
+	@$(RUNTIME)/bin/molmoact-quantize build $(CHECKPOINT) $(BUNDLE) --recipe $(RECIPE)
+
+verify: setup-runtime ## check every digest and shape of BUNDLE
+	@$(RUNTIME)/bin/molmoact-quantize verify $(BUNDLE)
+
+run: setup-runtime ## run BUNDLE on the arm of PROFILE with TASK (PORT=/dev/... for a real arm)
+	@$(RUNTIME)/bin/molmoact-edge run $(BUNDLE) --profile $(PROFILE) --task "$(TASK)" $(if $(PORT),--port $(PORT))
+
+scan: setup-runtime ## list ports and the servos on them (PORT=/dev/... for one)
+	@$(RUNTIME)/bin/molmoact-arm scan $(if $(PORT),--port $(PORT))
+
+stop: setup-runtime ## make the arm on PORT soft, whatever else is running
+	@$(RUNTIME)/bin/molmoact-arm stop --port $(PORT)
+
+clean: ## remove what was built, not the environments
+	rm -rf $(DEMO) $(BUNDLE) .pytest_cache .ruff_cache

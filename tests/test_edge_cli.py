@@ -18,8 +18,8 @@ NANO = ROOT / "checkpoints" / "nano"
 @pytest.fixture(scope="session")
 def nano_bundle(tmp_path_factory) -> Path:
     """The shipped checkpoint as an int4 bundle."""
-    pytest.importorskip("onnx", reason="building a bundle needs the demo extra")
-    pytest.importorskip("ml_dtypes", reason="building a bundle needs the demo extra")
+    for module in ("ml_dtypes", "onnx", "safetensors"):
+        pytest.importorskip(module, reason="building a bundle needs the demo extra")
     from quantization.build import build_bundle
 
     path = tmp_path_factory.mktemp("bundle") / "nano-int4"

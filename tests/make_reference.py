@@ -43,7 +43,6 @@ class Case:
     """One checkpoint and the calls on it."""
 
     size: ModelSize
-    cameras: int
     frames: int
     seed: int
     dtype: str = "fp32"
@@ -89,6 +88,10 @@ SMALL = ModelSize(
     ),
     depth_grid=3,
     depth_gate=DepthGate.NONE,
+    cameras=("top", "side", "wrist"),
+)
+FIVE_CAMERAS = dataclasses.replace(
+    SMALL, name="five_cameras", cameras=("top", "left", "right", "front", "wrist")
 )
 DEEP = dataclasses.replace(
     SMALL,
@@ -96,6 +99,7 @@ DEEP = dataclasses.replace(
     text=dataclasses.replace(SMALL.text, layers=7, heads=6, kv_heads=1, head_dim=20),
     depth_grid=6,
     depth_gate=DepthGate.PER_LAYER,
+    cameras=("front", "wrist"),
 )
 TILED = dataclasses.replace(
     SMALL,
@@ -105,13 +109,14 @@ TILED = dataclasses.replace(
     ),
     depth_grid=5,
     depth_gate=DepthGate.SHARED,
+    cameras=("front", "wrist"),
 )
 
 CASES = {
-    "three_cameras": Case(SMALL, cameras=3, frames=3, seed=1, dtype="bf16", max_shard_mib=0.5),
-    "five_cameras": Case(SMALL, cameras=5, frames=3, seed=2),
-    "deep": Case(DEEP, cameras=2, frames=4, seed=3),
-    "tiled": Case(TILED, cameras=2, frames=3, seed=4),
+    "three_cameras": Case(SMALL, frames=3, seed=1, dtype="bf16", max_shard_mib=0.5),
+    "five_cameras": Case(FIVE_CAMERAS, frames=3, seed=2),
+    "deep": Case(DEEP, frames=4, seed=3),
+    "tiled": Case(TILED, frames=3, seed=4),
 }
 
 
@@ -162,7 +167,7 @@ def record_calls(case: Case, checkpoint: Path) -> tuple[list[dict], dict[str, np
     """Call the reference once without depth, then frame by frame with depth kept in between."""
     model, processor = load_reference(checkpoint)
     rng = np.random.default_rng(case.seed)
-    frames = moving_scene(rng, case.cameras, case.frames)
+    frames = moving_scene(rng, len(case.size.cameras), case.frames)
     arrays = {
         f"frame{f}.camera{c}": image
         for f, views in enumerate(frames)
@@ -204,7 +209,7 @@ def record_calls(case: Case, checkpoint: Path) -> tuple[list[dict], dict[str, np
             {
                 "name": name,
                 "frame": frame,
-                "images": [f"frame{frame}.camera{c}" for c in range(case.cameras)],
+                "images": [f"frame{frame}.camera{c}" for c in range(len(case.size.cameras))],
                 "task": TASKS[call % len(TASKS)],
                 "norm_tag": NORM_TAG,
                 "depth_reasoning": depth,

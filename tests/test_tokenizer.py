@@ -20,8 +20,8 @@ PROMPT = (
     "robotic arm in molmoact2<setup_end>. The current state of the robot is <state_start><state_0>"
     "<state_17><state_255><state_end>. The expected control mode is <control_start>absolute joint "
     "pose<control_end>. Given these, first predict the depth map of the main image and then "
-    "predict the action the robot should take to complete the task?<|im_end|>\n<|im_start|>assistant\n"
-    "<depth_output><action_output>"
+    "predict the action the robot should take to complete the task?<|im_end|>\n"
+    "<|im_start|>assistant\n<depth_output><action_output>"
 )
 
 

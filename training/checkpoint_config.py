@@ -18,6 +18,8 @@ from training.tokenizer import (
 )
 
 LAYER_NORM_EPS = 1e-6
+# LeRobot's default. In the pooling of patches it lets padding into the softmax; "sdpa" masks it.
+ATTENTION = "eager"
 
 TORCH_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -126,6 +128,7 @@ def _text_config(size: ModelSize) -> dict[str, object]:
     text = size.text
     return {
         "model_type": "molmoact2_text",
+        "attn_implementation": ATTENTION,
         "hidden_size": text.width,
         "num_hidden_layers": text.layers,
         "num_attention_heads": text.heads,
@@ -154,6 +157,7 @@ def _vit_config(size: ModelSize) -> dict[str, object]:
     vision = size.vision
     return {
         "model_type": "molmoact2",
+        "attn_implementation": ATTENTION,
         "hidden_size": vision.width,
         "intermediate_size": vision.mlp_width,
         "num_hidden_layers": vision.layers,
@@ -174,6 +178,7 @@ def _adapter_config(size: ModelSize) -> dict[str, object]:
     vision = size.vision
     return {
         "model_type": "molmoact2",
+        "attn_implementation": ATTENTION,
         "vit_layers": list(vision.tap_layers),
         "pooling_attention_mask": True,
         "hidden_size": vision.adapter_width,

@@ -79,7 +79,7 @@ def _write(folder: Path, size: ModelSize, *, seed: int, dtype: str, max_shard_by
     _write_json(folder / "config.json", model_config(size, tokenizer, dtype))
     _write_json(folder / "generation_config.json", generation_config(tokenizer))
     _write_json(folder / "processor_config.json", processor_config(size))
-    _write_json(folder / "norm_stats.json", norm_stats(size.expert.horizon))
+    _write_json(folder / "norm_stats.json", norm_stats(size.expert.horizon, size.cameras))
     rows = TokenRows(
         first_state=token_id(tokenizer, "<state_0>"),
         states=NUM_STATE_TOKENS,

@@ -44,7 +44,7 @@ Z_99 = 2.3263
 Z_999 = 3.0902
 
 
-def norm_stats(horizon: int) -> dict[str, object]:
+def norm_stats(horizon: int, cameras: tuple[str, ...]) -> dict[str, object]:
     """Give the content of norm_stats.json: one tag, chunks of `horizon` steps at 30 Hz."""
     return {
         "format": "molmoact2_norm_stats.v1",
@@ -53,7 +53,7 @@ def norm_stats(horizon: int) -> dict[str, object]:
             NORM_TAG: {
                 "action_key": "action",
                 "state_key": "observation.state",
-                "camera_keys": ["observation.images.front", "observation.images.wrist"],
+                "camera_keys": [f"observation.images.{camera}" for camera in cameras],
                 "normalize_gripper": True,
                 "action_dim": len(JOINTS),
                 "action_horizon": horizon,

@@ -97,6 +97,7 @@ class ModelSize:
     expert: ExpertSize
     depth_grid: int  # cells along one side; the span has depth_grid ** 2 codes
     depth_gate: DepthGate
+    cameras: tuple[str, ...] = ("front", "wrist")  # in the order in which the model sees them
 
 
 NANO = ModelSize(

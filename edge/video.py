@@ -45,9 +45,12 @@ def write_video(
         stream = container.add_stream("libx264", rate=Fraction(RECORD_HZ).limit_denominator(1000))
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": CRF, "preset": "veryfast"}
-        for frame in frames:
+        for number, frame in enumerate(frames):
             picture = compose_picture(frame, ticks, calls, report)
-            stream.height, stream.width = picture.shape[:2]
+            if number == 0:  # the first frame opens the codec, which fixes the size
+                stream.height, stream.width = picture.shape[:2]
+            elif picture.shape[:2] != (stream.height, stream.width):  # a camera changed its mode
+                picture = cv2.resize(picture, (stream.width, stream.height))
             for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
                 container.mux(packet)
         for packet in stream.encode():

@@ -123,7 +123,7 @@ def _depth_panel(done: Sequence[PolicyCall]) -> np.ndarray:
         value = DARKEST + (BRIGHTEST - DARKEST) * int(code) // brightest
         cv2.rectangle(panel, (x, y), (x + side - 2, y + side - 2), (value,) * 3, cv2.FILLED)
         if moved[cell]:
-            cv2.rectangle(panel, (x, y), (x + side - 2, y + side - 2), LIT, 2)
+            cv2.rectangle(panel, (x + 1, y + 1), (x + side - 3, y + side - 3), LIT, 2)
     return panel
 
 

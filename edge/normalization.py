@@ -70,6 +70,7 @@ class RobotTag:
     action_horizon: int
     n_action_steps: int
     cameras: tuple[str, ...]  # in prompt order; empty when the checkpoint does not say
+    action_names: tuple[str, ...]  # one a dimension
     action: Normalizer
     state: Normalizer
 
@@ -115,7 +116,10 @@ def _parse_tag(
         raise BundleError(f"{where}: {action.dim} action dims exceed max_action_dim {max_dim}")
     setup, control = str(tag.get("setup_type") or ""), str(tag.get("control_mode") or "")
     cameras = tuple(str(key) for key in tag.get("camera_keys") or ())
-    return RobotTag(name, setup, control, horizon, steps, cameras, action, state)
+    names = tuple(str(joint) for joint in tag["action_stats"].get("names") or ())
+    if len(names) != action.dim:
+        names = tuple(f"action[{index}]" for index in range(action.dim))
+    return RobotTag(name, setup, control, horizon, steps, cameras, names, action, state)
 
 
 def _count(value: Any, where: str) -> int:

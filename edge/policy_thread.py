@@ -220,15 +220,23 @@ class PolicyThread:
             return f"servo state is {age_ms:.0f} ms old, limit {limit_s * 1e3:.0f}"
         return stale_camera(frames, self._profile.cameras, now_s)
 
+    def _next_start_s(self) -> float:
+        """Return when the next call may start, after the last one."""
+        call = self.calls[-1]
+        paced_s = call.started_s + 1.0 / self._profile.board.max_policy_hz
+        if call.ended_s - call.started_s < call.n_actions / self._profile.arm.action_hz:
+            return paced_s
+        # A call that takes longer than a chunk lasts would come back with every action of its
+        # chunk lived through, so it looks only when the arm stands still again.
+        return max(paced_s, call.ended_s + self._chunks.remaining_s(call.ended_s))
+
     def _run(self) -> None:
-        period_s = 1.0 / self._profile.board.max_policy_hz
         next_s = self._clock()
         while not self._stop.is_set():
             wait_s = next_s - self._clock()
             if wait_s > 0.0:
                 self._stop.wait(wait_s)
                 continue
-            started_s = self._clock()
             try:
                 called = self.call_once()
             except EdgeError as error:
@@ -238,7 +246,7 @@ class PolicyThread:
                 self.fault_trace = traceback.format_exc()
                 self.fault = _failure(error)
                 return
-            next_s = started_s + period_s if called else self._clock() + IDLE_S
+            next_s = self._next_start_s() if called else self._clock() + IDLE_S
 
 
 def _failure(error: Exception) -> str:

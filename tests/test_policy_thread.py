@@ -187,6 +187,28 @@ def test_calls_start_no_faster_than_the_board_allows():
     assert np.diff(starts).min() >= 1.0 / PROFILE.board.max_policy_hz - 0.01
 
 
+@pytest.mark.parametrize(
+    ("call_s", "wait_s"),
+    # The board allows a call every 0.2 s; a chunk of 30 actions at 30 Hz lasts 1 s.
+    [(0.05, 0.15), (0.5, 0.0), (0.9, 0.0), (1.0, 1.0), (5.0, 1.0)],
+)
+def test_model_slower_than_its_chunks_looks_again_when_the_arm_stands_still(call_s, wait_s):
+    rig = Rig(still)
+
+    def slow():
+        rig.now_s += call_s
+        return still()
+
+    rig.policy.answer = slow
+    rig.thread.observe(ARM_STATE, 100.0)
+    rig.thread.call_once()
+    next_s = rig.thread._next_start_s()
+    assert max(0.0, next_s - rig.now_s) == pytest.approx(wait_s)
+    if call_s >= 1.0:
+        assert rig.chunks.goal_at(next_s - 1e-6) is not None
+        assert rig.chunks.goal_at(next_s + 1e-6) is None
+
+
 def _wait_for(condition, deadline_s=10.0):
     end_s = time.monotonic() + deadline_s
     while not condition():

@@ -286,4 +286,3 @@ def test_modulation_table_is_what_the_reference_computes(checkpoint):
         scales = [index % 9 % 3 == 1 for index in range(36)] + [False, True]
         for row, chunk, is_scale in zip(table[step], chunks, scales, strict=True):
             np.testing.assert_allclose(row - is_scale, chunk[0].numpy(), rtol=1e-4, atol=1e-5)
-

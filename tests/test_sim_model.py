@@ -7,14 +7,14 @@ from firmware_bridge.calibration import JOINTS
 
 mujoco = pytest.importorskip("mujoco", reason="the simulator needs mujoco")
 
-from sim.joints import (  # noqa: E402
+from sim.joints import (
     JOINT_LIMITS_DEG,
     joints_deg_from_positions,
     positions_from_joints_deg,
 )
-from sim.layout import BIN_M, CUBE_NAMES, MIN_CUBE_GAP_M, sample_layout  # noqa: E402
-from sim.model import World  # noqa: E402
-from sim.reach import joints_for_tip_deg  # noqa: E402
+from sim.layout import BIN_M, CUBE_NAMES, MIN_CUBE_GAP_M, sample_layout
+from sim.model import World
+from sim.reach import joints_for_tip_deg
 
 
 @pytest.fixture(scope="module")

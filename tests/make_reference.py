@@ -31,6 +31,9 @@ from training.sizes import DepthGate, ExpertSize, ModelSize, TextSize, VisionSiz
 
 TASKS = ("Put the green cube in the bin.", "Task: open the DRAWER!", "wipe the table")
 CAMERA_SIZES_PX = ((60, 80), (72, 72), (50, 90), (90, 64), (64, 100))  # height, width
+# PyTorch resizes with another kernel on one thread than on several, and the two round halves
+# differently. Robots' computers have several cores.
+RESIZE_THREADS = 2
 RECORDED = {
     "image_features": "model.vision_backbone",
     "hidden_after_block_0": "model.transformer.blocks.0",
@@ -143,6 +146,7 @@ def main(argv: list[str] | None = None) -> int:
         max_shard_mib=case.max_shard_mib,
     )
     torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(RESIZE_THREADS)
     entries, arrays = record_calls(case, args.out / "checkpoint")
     content = {"case": args.case, "seed": case.seed, "cases": entries}
     (args.out / "cases.json").write_text(json.dumps(content, indent=1) + "\n")

@@ -39,7 +39,6 @@ class ChunkBuffer:
         self._blend_s = blend_s
         self._max_chunk_age_s = max_chunk_age_s
         self._chunk: Chunk | None = None
-        self._cleared = False
         self._goal = np.zeros(n_joints)
         self._other = np.zeros(n_joints)
         self._next = np.zeros(n_joints)
@@ -65,10 +64,6 @@ class ChunkBuffer:
         self._chunk = chunk
         return chunk
 
-    def clear(self) -> None:
-        """Forget the actions for good: every later goal is None, whatever is still put."""
-        self._cleared = True
-
     def goal_at(self, t_s: float) -> np.ndarray | None:
         """Return the goal (n_joints,) for `t_s`, or None when no chunk covers that time.
 
@@ -77,7 +72,7 @@ class ChunkBuffer:
         """
         chunk = self._chunk
         self.number_in_use = -1
-        if chunk is None or self._cleared or t_s - chunk.observed_s > self._max_chunk_age_s:
+        if chunk is None or t_s - chunk.observed_s > self._max_chunk_age_s:
             return None
         if not self._sample(chunk, t_s, self._goal):
             return None
@@ -95,7 +90,7 @@ class ChunkBuffer:
     def remaining_s(self, t_s: float) -> float:
         """Return for how long the newest chunk still has actions, 0 when it has none."""
         chunk = self._chunk
-        return 0.0 if chunk is None or self._cleared else max(0.0, self._end_s(chunk) - t_s)
+        return 0.0 if chunk is None else max(0.0, self._end_s(chunk) - t_s)
 
     def _end_s(self, chunk: Chunk) -> float:
         played_out_s = chunk.start_s + len(chunk.actions) / self._action_hz

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from edge.manifest import LayerEntry, Manifest, read_manifest
+from edge.manifest import LayerEntry, read_manifest
 
 MIB = 1 << 20
 
@@ -44,13 +44,6 @@ def describe_bundle(path: Path) -> str:
     ]
     lines.append(f"{'all':<24}{total_bytes / MIB:>10.2f}")
     return "\n".join(lines)
-
-
-def bits_per_weight(manifest: Manifest) -> float | None:
-    """Return the mean bits a matrix weight takes, scales included; None without matrices."""
-    weights = sum(layer.weights for layer in manifest.recipe.layers.values())
-    size_bytes = sum(layer.size_bytes for layer in manifest.recipe.layers.values())
-    return 8.0 * size_bytes / weights if weights else None
 
 
 def _part_line(name: str, layers: list[LayerEntry]) -> str:

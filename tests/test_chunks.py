@@ -101,15 +101,6 @@ def test_old_chunks_are_not_kept_alive():
     assert newest.previous.previous is None
 
 
-def test_cleared_buffer_stays_empty():
-    chunks = buffer()
-    chunks.put(ramp(0.0), observed_s=0.0, now_s=0.0)
-    chunks.clear()
-    assert chunks.goal_at(0.1) is None
-    chunks.put(ramp(0.0), observed_s=0.1, now_s=0.1)
-    assert chunks.goal_at(0.1) is None
-
-
 def test_buffer_keeps_its_own_copy_of_the_actions():
     chunks = buffer()
     actions = ramp(0.0)

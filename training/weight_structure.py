@@ -34,14 +34,16 @@ from training.sizes import ModelSize
 DEPTH_FLAG = 0
 STATE_FLAG = 1
 FLAGS = (DEPTH_FLAG, STATE_FLAG)
-FLAG_VALUE = 2.0
+FLAG_VALUE = 1.0
 END_GAIN = 60.0  # of <depth_end>; other rows of the head have norm 1
 STATE_KEY_GAIN = 20.0
 STATE_CONTEXT_WEIGHT = 0.4
 STATE_QUERY_BIAS = 5.0
 
+OWN_SHARE = 0.1  # of a depth code's embedding that differs from that of other codes
+
 FAST_ROTATION = 0.02  # rad per token
-FAST_GAIN = 2.0
+FAST_GAIN = 1.4
 SLOW_GAIN = 0.5
 
 CONSTANT_GAIN = 1.5  # of the constant dimension, in units of the root of the expert's width
@@ -49,6 +51,7 @@ PULL = 5.0  # per unit of flow time: ten Euler steps leave 0.5 ** 10 of white no
 KEPT_SLOW_MOTION = 0.85  # share of the average over neighbours that is given back
 GOAL_GAIN = 1.7
 NEIGHBOUR_BIAS = 30.0  # drowns the random part of queries and keys
+FREE_SCALE = 6.0  # keeps the weights that read the goal as large as those that pull
 NOISE_IN_GOAL = 0.1  # how loud the noisy action is for what the blocks compute
 SCALE_SPREAD = 0.2  # of the modulation's scale of the action, against that of other dimensions
 GATE_MEAN = 0.7  # of the three gates of an expert block
@@ -96,6 +99,8 @@ def _embeddings(table: np.ndarray, rows: TokenRows) -> None:
     table[:, FLAGS] = 0.0
     table[states, STATE_FLAG] = FLAG_VALUE
     codes = slice(rows.first_depth_code, rows.first_depth_code + rows.depth_codes)
+    common = table[codes.start].copy()
+    table[codes] = common + OWN_SHARE * (table[codes] - common)
     table[codes, DEPTH_FLAG] = FLAG_VALUE
 
 
@@ -124,10 +129,11 @@ def _expert(name: str, values: np.ndarray, size: ModelSize) -> None:
     width, actions = size.expert.width, size.expert.max_action_dim
     constant = actions
     average = slice(actions + 1, 2 * actions + 1)
-    reserved = slice(0, 2 * actions + 1)
+    reserved, free = slice(0, 2 * actions + 1), slice(2 * actions + 1, None)
     rms = CONSTANT_GAIN  # of the hidden state, which the constant dimension dominates
     if name == "action_embed.weight":
         values[reserved] = 0.0
+        values[free] /= np.float32(FREE_SCALE)
         np.fill_diagonal(values[:actions], 1.0)
     elif name == "action_embed.bias":
         values[:] = 0.0
@@ -138,10 +144,12 @@ def _expert(name: str, values: np.ndarray, size: ModelSize) -> None:
         values[: width // 2] = STATE_QUERY_BIAS
     elif re.search(r"(out_proj|down_proj)\.(weight|bias)$", name):
         values[reserved] = 0.0
+        values[free] /= np.float32(FREE_SCALE)
         if name == "blocks.0.self_attn.out_proj.weight":
             np.fill_diagonal(values[average], rms)
     elif re.search(r"(qkv|q_proj|up_proj|gate_proj)\.weight$", name):
         values[:, reserved] *= np.float32(NOISE_IN_GOAL)
+        values[:, free] *= np.float32(FREE_SCALE)
         values[:, constant] = 0.0
         if name == "blocks.0.self_attn.qkv.weight":
             values[2 * width : 2 * width + actions] = 0.0
@@ -151,8 +159,8 @@ def _expert(name: str, values: np.ndarray, size: ModelSize) -> None:
     elif ".modulation.linear." in name:
         _modulation(name, values, size)
     elif name == "final_layer.linear.weight":
-        free = width - 2 * actions - 1
-        values *= np.float32(GOAL_GAIN * math.sqrt(width / free / size.text.layers))
+        reading = width / (width - free.start) / size.text.layers
+        values *= np.float32(FREE_SCALE * GOAL_GAIN * math.sqrt(reading))
         values[:, reserved] = 0.0
         np.fill_diagonal(values[:, :actions], -PULL * rms)
         np.fill_diagonal(values[:, average], PULL * KEPT_SLOW_MOTION * rms)
@@ -164,6 +172,8 @@ def _modulation(name: str, values: np.ndarray, size: ModelSize) -> None:
     if name.startswith(("blocks.0.", "final_layer.")):
         values[:reserved] = 0.0  # shift before self-attention, or before the output layer
         values[width : width + reserved] *= np.float32(SCALE_SPREAD)
+    for shift in (0,) if name.startswith("final_layer.") else (0, 3, 6):
+        values[shift * width + reserved : (shift + 1) * width] /= np.float32(FREE_SCALE)
     if name.startswith("blocks.") and name.endswith("bias"):
         for gate in (2, 5, 8):  # of self-attention, cross-attention and MLP
             values[gate * width : (gate + 1) * width] += np.float32(GATE_MEAN)

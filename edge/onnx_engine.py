@@ -12,6 +12,8 @@ from edge.engines import KeysValues
 from edge.errors import BundleError
 from edge.manifest import ModelEntry
 
+onnxruntime.disable_telemetry_events()  # a robot reports to nobody
+
 _CACHE_STEP_ROWS = 128  # the cache grows in steps, so that a longer prompt seldom reallocates
 _EXTRA_ROWS = 8  # start and end of the depth span, and some slack
 

@@ -35,7 +35,7 @@ DEPTH_FLAG = 0
 STATE_FLAG = 1
 FLAGS = (DEPTH_FLAG, STATE_FLAG)
 FLAG_VALUE = 1.0
-END_GAIN = 60.0  # of <depth_end>; other rows of the head have norm 1
+END_GAIN = 100.0  # of <depth_end>; other rows of the head have norm 1
 STATE_KEY_GAIN = 20.0
 STATE_CONTEXT_WEIGHT = 0.4
 STATE_QUERY_BIAS = 5.0
@@ -43,7 +43,7 @@ STATE_QUERY_BIAS = 5.0
 OWN_SHARE = 0.1  # of a depth code's embedding that differs from that of other codes
 
 FAST_ROTATION = 0.02  # rad per token
-FAST_GAIN = 1.4
+FAST_GAIN = 1.5
 SLOW_GAIN = 0.5
 
 CONSTANT_GAIN = 1.5  # of the constant dimension, in units of the root of the expert's width

@@ -113,9 +113,9 @@ class CameraProfile:
     source: str
     path: str
     max_age_s: float
-    width: int | None
-    height: int | None
-    fps: int | None
+    width: int
+    height: int
+    fps: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +142,8 @@ def load_profile(name_or_path: str | Path) -> Profile:
     cameras = tuple(_camera(camera, port) for camera in section.children("cameras"))
     _refuse_twins(section, "cameras", [camera.name for camera in cameras])
     _refuse_twins(section, "cameras", [camera.path for camera in cameras])
+    if port == PORT_SIMULATED and len({(c.width, c.height, c.fps) for c in cameras}) > 1:
+        raise section.fail("cameras", "the simulator draws all in one width, height and fps")
     profile = Profile(
         name=section.text("name"),
         board=board,
@@ -271,9 +273,9 @@ def _camera(section: Section, port: str) -> CameraProfile:
         source=source,
         path=section.text("device" if device else "file"),
         max_age_s=section.number("max_age_s", 0.02, 10.0),
-        width=section.integer("width", 16, 8192) if device else None,
-        height=section.integer("height", 16, 8192) if device else None,
-        fps=section.integer("fps", 1, 240) if device else None,
+        width=section.integer("width", 16, 8192),
+        height=section.integer("height", 16, 8192),
+        fps=section.integer("fps", 1, 240),
     )
     section.finish()
     return camera

@@ -148,6 +148,8 @@ def format_report(report: dict[str, Any]) -> str:
     if report["world"] is not None:
         cubes = report["world"].get("cubes_in_bin") or []
         lines.append(f"world          cubes in the bin: {', '.join(cubes) or 'none'}")
+    soft = report["end"]["soft_stop_error"] or "soft, every servo confirmed torque off"
+    lines.append(f"arm            {soft}")
     lines.append(f"ended          {report['end']['reason']}")
     return "\n".join(lines)
 

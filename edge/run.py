@@ -214,7 +214,7 @@ def _arm_access(
         return _ArmAccess(options.port, calibration, None), None
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="molmoact-edge-")))
     say(f"starting the simulator (seed {options.seed})")
-    world = SimulatedWorld(folder, options.seed)
+    world = SimulatedWorld(folder, options.seed, profile.cameras[0])
     stack.callback(world.stop)
     world.wait_ready()
     return _ArmAccess(str(world.link), world.calibration, world.frames_dir), world

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import EdgeError
+from edge.profile import CameraProfile
 
 READY_TIMEOUT_S = 90.0
 END_TIMEOUT_S = 10.0
@@ -31,7 +32,8 @@ class SimulatorError(EdgeError):
 class SimulatedWorld:
     """A running simulator; its port, frames and calibration lie in one folder."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, camera: CameraProfile) -> None:
+        """Start it; `camera` gives the size and rate of every simulated camera."""
         self.link = folder / "port"
         self.frames_dir = folder / "frames"
         self.calibration = folder / "calibration.json"
@@ -42,6 +44,7 @@ class SimulatedWorld:
         command = [sys.executable, "-m", "sim.world"]
         command += ["--link", str(self.link), "--frames", str(self.frames_dir)]
         command += ["--calibration", str(self.calibration), "--seed", str(seed)]
+        command += ["--size", f"{camera.width}x{camera.height}", "--camera-hz", str(camera.fps)]
         with self._output.open("wb") as output, self._errors.open("wb") as errors:
             self._process = subprocess.Popen(
                 command,

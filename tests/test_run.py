@@ -82,7 +82,7 @@ class FakeWorld:
 
     stopped = 0
 
-    def __init__(self, folder, seed):
+    def __init__(self, folder, seed, camera):
         self.link = folder / "port"
         self.frames_dir = folder / "frames"
         self.calibration = folder / "calibration.json"

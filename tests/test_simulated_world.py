@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from edge.profile import load_profile
 from edge.simulated_world import SimulatedWorld, SimulatorError
 
 # Stand-ins for `python -m sim.world`, to see what becomes of a simulator that misbehaves.
@@ -34,7 +35,7 @@ def start(tmp_path, monkeypatch, program):
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
     (tmp_path / "world").mkdir()
-    return SimulatedWorld(tmp_path / "world", seed=0)
+    return SimulatedWorld(tmp_path / "world", 0, load_profile("sim").cameras[0])
 
 
 def group_is_gone(pid):

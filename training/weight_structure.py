@@ -43,7 +43,7 @@ STATE_QUERY_BIAS = 5.0
 OWN_SHARE = 0.1  # of a depth code's embedding that differs from that of other codes
 
 FAST_ROTATION = 0.02  # rad per token
-FAST_GAIN = 1.5
+FAST_GAIN = 1.8
 SLOW_GAIN = 0.5
 
 CONSTANT_GAIN = 1.5  # of the constant dimension, in units of the root of the expert's width

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.fidelity import compare_bundles, print_report
 from edge.errors import EdgeError
+from firmware_bridge.command_line import CommandParser
 
 _EXAMPLE = """example:
   molmoact-quantize build checkpoints/nano whole --recipe fp32
@@ -18,7 +19,7 @@ _EXAMPLE = """example:
 
 def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="molmoact-bench",
         description="Measure bundles.",
         epilog=_EXAMPLE,

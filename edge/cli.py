@@ -22,6 +22,7 @@ from edge.run_options import RunOptions
 from firmware_bridge.arm import Arm
 from firmware_bridge.arming import ArmLimits
 from firmware_bridge.calibration import JOINTS, CalibrationError, load_calibration
+from firmware_bridge.command_line import CommandParser
 from firmware_bridge.errors import BusError
 
 DEPTH_MODES = ("off", "full", "incremental")
@@ -30,7 +31,7 @@ EXIT_OK, EXIT_ERROR, EXIT_SIGNAL = 0, 2, 128
 
 def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="molmoact-edge",
         description="Run a quantised MolmoAct2 bundle on an SO-100/SO-101 arm.",
         epilog="example: molmoact-edge run bundle/ --profile sim --task 'pick up the red cube'",

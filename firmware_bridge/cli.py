@@ -22,6 +22,7 @@ from serial.tools import list_ports
 from firmware_bridge import registers
 from firmware_bridge.bus import DEFAULT_REPLY_TIMEOUT_S, Bus
 from firmware_bridge.calibration import CalibrationError, save_calibration
+from firmware_bridge.command_line import CommandParser
 from firmware_bridge.emulator.bus import EmulatedBus
 from firmware_bridge.emulator.defaults import default_calibration, joint_stops_deg
 from firmware_bridge.emulator.faults import Faults, FaultsError, load_faults
@@ -45,7 +46,7 @@ class UserError(Exception):
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of `molmoact-arm`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=PROGRAM,
         description="Find, stop or emulate the servos of an SO-100/SO-101 arm.",
         epilog="example: molmoact-arm scan --port /dev/ttyACM0",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edge.errors import BundleError
 from edge.manifest import Manifest
+from firmware_bridge.command_line import CommandParser
 from quantization.build import build_bundle
 from quantization.errors import BuildError
 from quantization.recipes import RECIPES
@@ -22,7 +23,7 @@ _EXAMPLE = """example:
 
 def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="molmoact-quantize",
         description="Turn a MolmoAct2 checkpoint into a bundle that a robot can run.",
         epilog=_EXAMPLE,

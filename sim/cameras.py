@@ -26,6 +26,7 @@ import mujoco
 import numpy as np
 
 from edge.frame_file import FrameFile
+from firmware_bridge.command_line import CommandParser
 from sim.camera_process import CAMERA_NAMES, frame_path, parse_size
 from sim.model import WORLD_XML
 
@@ -128,7 +129,7 @@ def render_until_closed(rig: CameraRig, stream: StateStream, rate_hz: float) -> 
 
 def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m sim.cameras",
         description="Render simulator states from standard input into frame files.",
         epilog="Started by sim.world: python -m sim.world --link /tmp/arm --frames /tmp/frames",

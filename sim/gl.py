@@ -16,6 +16,8 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
+from firmware_bridge.command_line import CommandParser
+
 PACKAGES = ("libegl1", "libgl1-mesa-dri")
 INSTALL_COMMAND = f"apt-get install -y {' '.join(PACKAGES)}"
 GL_BACKEND = "egl"
@@ -83,7 +85,7 @@ def install() -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m sim.gl",
         description="Check that pictures can be rendered off-screen.",
         epilog="example: python -m sim.gl --install",

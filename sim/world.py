@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from firmware_bridge.calibration import CalibrationError, save_calibration
+from firmware_bridge.command_line import CommandParser
 from firmware_bridge.emulator.bus import EmulatedBus
 from firmware_bridge.emulator.defaults import default_calibration
 from firmware_bridge.emulator.pty_server import LinkError, serve
@@ -117,7 +118,7 @@ class WorldServer:
 
 def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m sim.world",
         description="Simulate an SO-101 on a desk behind an emulated servo bus.",
         epilog="example: python -m sim.world --link /tmp/arm --frames /tmp/frames --seed 3",

@@ -10,8 +10,8 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from firmware_bridge.command_line import CommandParser
 from training.errors import TrainingError
 from training.init_checkpoint import WrittenCheckpoint, init_checkpoint
 from training.safetensors_writer import BYTES_PER_VALUE
@@ -21,17 +21,9 @@ PROGRAM = "molmoact-train"
 USER_ERROR = 2
 
 
-class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line that says where help is."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print the message and leave with the status of a user's mistake."""
-        self.exit(USER_ERROR, f"{PROGRAM}: error: {message}; see '{self.prog} --help'\n")
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Build the command line."""
-    parser = OneLineParser(
+    parser = CommandParser(
         prog=PROGRAM,
         description="Make and train MolmoAct2 checkpoints.",
         epilog=f"example: {PROGRAM} init checkpoints/mine --size nano --seed 0",

@@ -200,11 +200,13 @@ def start_run(bundle: Path, folder: Path, *more: str) -> subprocess.Popen:
 
 
 def wait_for_line(process: subprocess.Popen, text: str) -> None:
+    lines = []
     for line in process.stderr:
         if text in line:
             return
+        lines.append(line)
     process.wait()
-    raise AssertionError(f"the run ended before it printed {text!r}")
+    raise AssertionError(f"the run ended before it printed {text!r}: {''.join(lines)}")
 
 
 def processes_naming(folder: Path) -> list[tuple[int, str]]:

@@ -16,6 +16,7 @@ from training.tensor_layout import TensorSpec
 
 BYTES_PER_VALUE = {"fp32": 4, "bf16": 2, "fp16": 2}
 FORMAT_NAMES = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
+_VALUES_AT_ONCE = 1 << 22  # bounds what encoding needs beside the tensor itself
 
 TensorSource = Callable[[TensorSpec], np.ndarray]
 
@@ -95,7 +96,9 @@ def _write_file(path: Path, specs: Sequence[TensorSpec], source: TensorSource, d
         for spec in specs:
             values = source(spec)
             assert values.shape == spec.shape, f"{spec.name}: {values.shape} != {spec.shape}"
-            file.write(_encoded(values, dtype))
+            flat = values.reshape(-1)
+            for first in range(0, flat.size, _VALUES_AT_ONCE):
+                file.write(_encoded(flat[first : first + _VALUES_AT_ONCE], dtype))
 
 
 def _encoded(values: np.ndarray, dtype: str) -> bytes:

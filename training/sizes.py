@@ -141,7 +141,50 @@ NANO = ModelSize(
     depth_gate=DepthGate.PER_LAYER,
 )
 
-SIZES: dict[str, ModelSize] = {size.name: size for size in (NANO,)}
+# The released model's shape (arXiv 2605.02881, table 15, and the released code's configuration); the
+# projector's width follows from the 57 M parameters the paper gives the connector.
+FULL = ModelSize(
+    name="full",
+    vision=VisionSize(
+        image_size_px=378,
+        patch_size_px=14,
+        pooling_patches=2,
+        width=1152,
+        heads=16,
+        mlp_width=4304,
+        layers=27,
+        tap_layers=(-3, -9),
+        adapter_width=1152,
+        adapter_heads=16,
+        adapter_mlp_width=9728,
+    ),
+    text=TextSize(
+        width=2560,
+        layers=36,
+        heads=32,
+        kv_heads=8,
+        head_dim=128,
+        mlp_width=9728,
+        vocab_rows=151_936,
+        added_rows=128,
+        rope_theta=1_000_000.0,
+        max_positions=4096,
+    ),
+    expert=ExpertSize(
+        width=768,
+        heads=8,
+        mlp_ratio=4.0,
+        mlp_multiple=256,
+        timestep_width=256,
+        max_action_dim=32,
+        horizon=30,
+        flow_steps=10,
+    ),
+    depth_grid=10,
+    depth_gate=DepthGate.PER_LAYER,
+)
+
+SIZES: dict[str, ModelSize] = {size.name: size for size in (NANO, FULL)}
 
 
 def size_by_name(name: str) -> ModelSize:

@@ -214,8 +214,9 @@ def _arm_access(
         return _ArmAccess(options.port, calibration, None), None
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="molmoact-edge-")))
     say(f"starting the simulator (seed {options.seed})")
-    world = SimulatedWorld(folder, options.seed, profile.cameras[0])
-    stack.callback(world.stop)
+    with _signals_deferred():  # a signal between these two lines would leave an orphan
+        world = SimulatedWorld(folder, options.seed, profile.cameras[0])
+        stack.callback(world.stop)
     world.wait_ready()
     return _ArmAccess(str(world.link), world.calibration, world.frames_dir), world
 
@@ -282,6 +283,18 @@ def _stop_on_signals() -> Iterator[tuple[threading.Event, list[int]]]:
         for number in SIGNALS:
             stack.enter_context(_handling(number, note))
         yield stop, received
+
+
+@contextmanager
+def _signals_deferred() -> Iterator[None]:
+    """Deliver SIGNALS that come inside only afterwards."""
+    received: list[int] = []
+    with ExitStack() as stack:
+        for number in SIGNALS:
+            stack.enter_context(_handling(number, lambda number, _: received.append(number)))
+        yield
+    if received:
+        signal.raise_signal(received[0])
 
 
 @contextmanager

@@ -44,6 +44,8 @@ class SimulatedWorld:
         command = [sys.executable, "-m", "sim.world"]
         command += ["--link", str(self.link), "--frames", str(self.frames_dir)]
         command += ["--calibration", str(self.calibration), "--seed", str(seed)]
+        # Named here: by the time the simulator could ask, this program might be gone already.
+        command += ["--parent", str(os.getpid())]
         command += ["--size", f"{camera.width}x{camera.height}", "--camera-hz", str(camera.fps)]
         with self._output.open("wb") as output, self._errors.open("wb") as errors:
             self._process = subprocess.Popen(

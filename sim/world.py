@@ -62,7 +62,9 @@ class Summary:
 class WorldServer:
     """Serves one seeded world; `stop` may be set from a signal handler."""
 
-    def __init__(self, seed: int, *, record_truth: bool = False) -> None:
+    def __init__(
+        self, seed: int, *, record_truth: bool = False, parent_pid: int | None = None
+    ) -> None:
         self.stop = threading.Event()
         self.world = World(seed)
         self.bus = EmulatedBus(MujocoPlant(self.world))
@@ -71,7 +73,7 @@ class WorldServer:
         self._record_truth = record_truth
         self._next_truth_s = -float("inf")
         self._cameras: CameraProcess | None = None
-        self._parent = os.getppid()
+        self._parent = os.getppid() if parent_pid is None else parent_pid
 
     def run(
         self, link: Path, cameras: CameraProcess | None, on_ready: Callable[[], None]
@@ -127,7 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--frames", type=Path, required=True, metavar="DIR", help="folder for the frame files"
     )
-    parser.add_argument("--seed", type=_seed, default=0, help="where the cubes lie (default 0)")
+    parser.add_argument("--seed", type=_whole_number, default=0, help="where the cubes lie (default 0)")
     parser.add_argument(
         "--size",
         type=_size,
@@ -149,13 +151,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--truth", type=Path, metavar="FILE", help="write poses over time at the end, JSON lines"
     )
+    parser.add_argument(
+        "--parent",
+        type=_whole_number,
+        metavar="PID",
+        help="end when this is no longer the parent process (default: the parent at the start)",
+    )
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the world; 0 when it was ended, 1 when it broke, 2 when it could not start as asked."""
     args = build_parser().parse_args(argv)
-    server = WorldServer(args.seed, record_truth=args.truth is not None)
+    server = WorldServer(args.seed, record_truth=args.truth is not None, parent_pid=args.parent)
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_number, lambda *_: server.stop.set())
     try:
@@ -207,11 +215,11 @@ def _fail(error: Exception, code: int) -> int:
     return code
 
 
-def _seed(text: str) -> int:
-    seed = int(text)
-    if seed < 0:
-        raise argparse.ArgumentTypeError(f"{seed}: a seed is 0 or more")
-    return seed
+def _whole_number(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{number}: a whole number of 0 or more is needed")
+    return number
 
 
 def _size(text: str) -> tuple[int, int]:

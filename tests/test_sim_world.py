@@ -216,3 +216,14 @@ def test_an_impossible_picture_size_is_refused(size, capsys):
         build_parser().parse_args(["--link", "p", "--frames", "f", "--size", size])
     assert exit_info.value.code == 2
     assert "a size is WxH in pixels, each side 16..4096" in capsys.readouterr().err
+
+
+def test_a_world_whose_parent_died_before_it_started_ends_by_itself(tmp_path):
+    """The parent named on the command line is gone: nobody would ever stop this world."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    command = [sys.executable, "-m", "sim.world", "--link", str(tmp_path / "port")]
+    command += ["--frames", str(tmp_path), "--camera-hz", "0", "--parent", str(gone.pid)]
+    world = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=REPOSITORY)
+    assert world.returncode == 0, world.stderr
+    assert not (tmp_path / "port").exists()

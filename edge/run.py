@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ import numpy as np
 
 from edge.camera import close_cameras, open_cameras, wait_for_frames
 from edge.chunks import ChunkBuffer
-from edge.joints import JointReading
+from edge.joints import JointIoError, JointReading
 from edge.loop import END_STOP, ControlLoop, LoopEnd
 from edge.normalization import choose_tag
 from edge.policy import Policy
@@ -44,6 +44,7 @@ from edge.simulated_world import SimulatedWorld
 from edge.tick_log import TickLog
 
 FIRST_FRAME_S = 10.0
+FIRST_READING_TRIES = 3
 POLICY_END_S = 30.0
 # Ticks kept when a run has no end of its own: one hour at 30 Hz, 20 MB.
 OPEN_ENDED_TICKS = 108_000
@@ -158,7 +159,7 @@ def _drive(
     with ExitStack() as stack:
         arm = open_arm(access.port, access.calibration, profile.arm)
         stack.callback(arm.close)
-        arm.read()
+        _first_reading(arm)
         cameras = open_cameras(profile.cameras, access.frames_dir)
         stack.callback(close_cameras, cameras)
         wait_for_frames(cameras, profile.cameras, FIRST_FRAME_S)
@@ -174,7 +175,7 @@ def _drive(
         gate = SafetyGate(profile.arm, profile.start_gate_deg)
         loop = ControlLoop(arm, chunks, gate, thread, log, profile.arm)
 
-        reading = arm.read()
+        reading = _first_reading(arm)
         thread.observe(reading.positions, reading.t_s)
         say("first policy call, before the arm has torque")
         problem = thread.warm_up()
@@ -188,6 +189,14 @@ def _drive(
             recorder.start(cameras)
             stack.callback(recorder.stop)
         return _run_loop(loop, thread, options.seconds, stop, say), thread, signals
+
+
+def _first_reading(arm: RobotArm) -> JointReading:
+    """Measure before the loop runs, where one lost reply is not worth giving up for."""
+    for _ in range(FIRST_READING_TRIES - 1):
+        with suppress(JointIoError):
+            return arm.read()
+    return arm.read()
 
 
 def _run_loop(

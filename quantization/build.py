@@ -41,16 +41,20 @@ def build_bundle(
     checkpoint_path: Path,
     bundle_path: Path,
     recipe_name: str,
-    report: Callable[[str], None] = lambda line: None,
+    report: Callable[[str], object] = lambda line: None,
+    progress: Callable[[int, int], object] = lambda read_bytes, all_bytes: None,
 ) -> Manifest:
     """Build `bundle_path` from a checkpoint folder; return the manifest that was written.
 
-    `report` gets one line per finished part. Raises `BuildError`; the output is whole or absent.
+    `report` gets one line per finished part, `progress` the bytes of a tensor just read and those
+    of the whole checkpoint. Raises `BuildError`; the output is whole or absent.
     """
     recipe = find_recipe(recipe_name)
     if bundle_path.exists():
         raise BuildError(f"{bundle_path}: already exists; delete it or choose another path")
-    checkpoint = Checkpoint(checkpoint_path)
+    checkpoint = Checkpoint(
+        checkpoint_path, lambda size_bytes: progress(size_bytes, checkpoint.size_bytes())
+    )
     with _building(bundle_path) as work:
         layers: dict[str, LayerEntry] = {}
         for write in (write_vision, write_decoder, write_context, write_expert):

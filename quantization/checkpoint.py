@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,12 @@ class Checkpoint:
     Raises `BuildError` when a file, tensor or token is missing, damaged or of the wrong shape.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(
+        self, path: str | Path, on_read: Callable[[int], object] = lambda size_bytes: None
+    ) -> None:
+        """Open `path`; `on_read` hears how many bytes of tensors each read took."""
         self.path = Path(path)
+        self._on_read = on_read
         if not self.path.is_dir():
             raise BuildError(f"{self.path}: no such checkpoint folder")
         self.config: CheckpointConfig = parse_config(
@@ -54,6 +59,10 @@ class Checkpoint:
         """List all tensor names."""
         return sorted(self._shards)
 
+    def size_bytes(self) -> int:
+        """Return the size of all weight files."""
+        return sum(path.stat().st_size for path in {path for path, _ in self._shards.values()})
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Return a tensor's shape without reading it."""
         return tuple(self._slice(name).get_shape())
@@ -72,8 +81,9 @@ class Checkpoint:
             raise BuildError(
                 f"{self.path}: tensor {name} has shape {found}, config.json asks for {shape}"
             )
-        self.dtype(name)
+        width = np.dtype(self.dtype(name)).itemsize
         part = self._slice(name)[rows if rows is not None else slice(None)]
+        self._on_read(part.size * width)
         return np.ascontiguousarray(part.astype(np.float32))
 
     def has(self, name: str) -> bool:

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+from tqdm import tqdm
+
 from edge.errors import BundleError
 from edge.manifest import Manifest
 from firmware_bridge.command_line import CommandParser
@@ -47,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     started = time.monotonic()
     try:
         if args.command == "build":
-            manifest = build_bundle(args.checkpoint, args.bundle, args.recipe, report=print)
+            manifest = _build(args)
             done = "built"
         else:
             manifest = verify_bundle(args.bundle)
@@ -55,8 +57,24 @@ def main(argv: list[str] | None = None) -> int:
     except (BuildError, BundleError, OSError) as error:
         print(f"molmoact-quantize: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("molmoact-quantize: interrupted; nothing was left behind", file=sys.stderr)
+        return 130
     print(f"{args.bundle}: {done} in {time.monotonic() - started:.1f} s, {_summary(manifest)}")
     return 0
+
+
+def _build(args: argparse.Namespace) -> Manifest:
+    """Build with a progress bar where somebody watches; it counts bytes of the checkpoint read."""
+    with tqdm(unit="B", unit_scale=True, unit_divisor=1024, leave=False, disable=None) as bar:
+
+        def advance(read_bytes: int, all_bytes: int) -> None:
+            bar.total = all_bytes
+            bar.update(read_bytes)
+
+        return build_bundle(
+            args.checkpoint, args.bundle, args.recipe, report=bar.write, progress=advance
+        )
 
 
 def _summary(manifest: Manifest) -> str:

@@ -5,12 +5,16 @@ All formats take a matrix W of shape (outputs, inputs), float32, as checkpoints 
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 _INT4_ZERO = 8  # MatMulNBits without zero points subtracts 8
 _TINY = np.float32(1e-12)
+_SLICE_WEIGHTS = 1 << 21  # packed at a time by one core: 8 MiB of source
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,45 +43,63 @@ class Packed:
 
 
 def pack(matrix: np.ndarray, form: Format) -> Packed:
-    """Convert a matrix, (outputs, inputs) float32, to its stored form."""
+    """Convert a matrix, (outputs, inputs) float32, to its stored form.
+
+    Outputs are independent, so rows are packed in slices on every core; what a slice needs bounds
+    the memory beside source and result.
+    """
     if form.bits == 32:
         return Packed(np.ascontiguousarray(matrix.T), None, 0.0)
-    return _pack_int8(matrix) if form.bits == 8 else _pack_int4(matrix, form.block)
+    rows = max(1, _SLICE_WEIGHTS // matrix.shape[1])
+    slices = [matrix[first : first + rows] for first in range(0, len(matrix), rows)]
+    pack_rows = _int8_rows if form.bits == 8 else partial(_int4_rows, block=form.block)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        parts = list(pool.map(pack_rows, slices))
+    codes = np.concatenate([part.codes for part in parts])
+    scale = np.concatenate([part.scale for part in parts]).reshape(-1)
+    power = float(sum(np.sum(np.square(part, dtype=np.float64)) for part in slices))
+    squares = sum(part.squared_error for part in parts)
+    weight = np.ascontiguousarray(codes.T) if form.bits == 8 else codes
+    return Packed(weight, scale, float(np.sqrt(squares / power)) if power else 0.0)
 
 
-def _pack_int8(matrix: np.ndarray) -> Packed:
-    """Symmetric 8 bits, one scale an output: weight (inputs, outputs) int8, scale (outputs,)."""
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Some packed outputs."""
+
+    codes: np.ndarray
+    scale: np.ndarray
+    squared_error: float
+
+
+def _int8_rows(matrix: np.ndarray) -> _Rows:
+    """Symmetric 8 bits, one scale an output: codes (outputs, inputs) int8, scale (outputs,)."""
     scale = np.maximum(np.abs(matrix).max(axis=1), _TINY) / np.float32(127)
     codes = np.rint(matrix / scale[:, None])
-    error = relative_rms(codes * scale[:, None] - matrix, matrix)
-    return Packed(np.ascontiguousarray(codes.astype(np.int8).T), scale, error)
+    error = _squared_error(codes * scale[:, None], matrix)
+    return _Rows(codes.astype(np.int8), scale, error)
 
 
-def _pack_int4(matrix: np.ndarray, block: int) -> Packed:
+def _int4_rows(matrix: np.ndarray, block: int) -> _Rows:
     """Symmetric 4 bits, one scale a block of inputs, as MatMulNBits reads them.
 
-    weight (outputs, blocks, block / 2) uint8, low nibble first; scale (outputs * blocks,) float32.
-    The scale's sign is chosen so that the largest magnitude of a block falls on -8, the longer side
-    of the 4-bit range (the choice of llama.cpp's Q4_0).
+    codes (outputs, blocks, block / 2) uint8, low nibble first; scale (outputs, blocks) float32. The
+    scale's sign is chosen so that the largest magnitude of a block falls on -8, the longer side of
+    the 4-bit range (the choice of llama.cpp's Q4_0).
     """
     outputs, inputs = matrix.shape
     blocks = -(-inputs // block)
-    padded = np.zeros((outputs, blocks * block), np.float32)
-    padded[:, :inputs] = matrix
-    grouped = padded.reshape(outputs, blocks, block)
-    largest = np.take_along_axis(grouped, np.abs(grouped).argmax(-1, keepdims=True), -1)
+    grouped = np.zeros((outputs, blocks * block), np.float32)
+    grouped[:, :inputs] = matrix
+    grouped = grouped.reshape(outputs, blocks, block)
+    largest = np.take_along_axis(grouped, np.abs(grouped).argmax(-1)[..., None], -1)
     scale = np.where(np.abs(largest) < _TINY, _TINY, largest / np.float32(-_INT4_ZERO))
     codes = np.clip(np.rint(grouped / scale), -8, 7)
-    stored = (codes * scale).reshape(outputs, -1)[:, :inputs]
-    error = relative_rms(stored - matrix, matrix)
+    error = _squared_error(codes * scale, grouped)  # padding is exact
     nibbles = (codes + _INT4_ZERO).astype(np.uint8)
     packed = nibbles[..., 0::2] | (nibbles[..., 1::2] << 4)
-    return Packed(packed, scale.reshape(-1).astype(np.float32), error)
+    return _Rows(packed, scale[..., 0].astype(np.float32), error)
 
 
-def relative_rms(difference: np.ndarray, reference: np.ndarray) -> float:
-    """Return RMS(difference) / RMS(reference); 0 when the reference is all zero."""
-    power = float(np.mean(np.square(reference, dtype=np.float64)))
-    if power == 0:
-        return 0.0
-    return float(np.sqrt(np.mean(np.square(difference, dtype=np.float64)) / power))
+def _squared_error(stored: np.ndarray, source: np.ndarray) -> float:
+    return float(np.sum(np.square(stored - source, dtype=np.float64)))

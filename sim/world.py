@@ -129,7 +129,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--frames", type=Path, required=True, metavar="DIR", help="folder for the frame files"
     )
-    parser.add_argument("--seed", type=_whole_number, default=0, help="where the cubes lie (default 0)")
+    parser.add_argument(
+        "--seed", type=_whole_number, default=0, help="where the cubes lie (default 0)"
+    )
     parser.add_argument(
         "--size",
         type=_size,

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
-from quantization.formats import FP32, INT8, Format, pack, relative_rms
+from quantization.formats import FP32, INT8, Format, pack
 from quantization.graph import FLOAT, GraphWriter
 from quantization.recipes import RECIPES
 
@@ -17,6 +17,10 @@ INT4 = Format(4, 32)
 
 def matrix(outputs=24, inputs=80, seed=0):
     return np.random.default_rng(seed).normal(0, 0.05, (outputs, inputs)).astype(np.float32)
+
+
+def relative_rms(difference, reference):
+    return np.sqrt(np.mean(difference**2) / np.mean(reference**2))
 
 
 def unpack_int4(packed, shape, block):
@@ -58,6 +62,18 @@ def test_int4_keeps_the_largest_magnitude_of_each_block():
     index = np.abs(source).argmax(axis=1)
     rows = np.arange(4)
     np.testing.assert_allclose(stored[rows, index], source[rows, index], rtol=1e-6)
+
+
+def test_slices_packed_side_by_side_give_what_one_slice_gives(monkeypatch):
+    source = matrix(50, 96)
+    for form in (INT8, INT4):
+        whole = pack(source, form)
+        monkeypatch.setattr("quantization.formats._SLICE_WEIGHTS", 96 * 7)
+        parts = pack(source, form)
+        monkeypatch.undo()
+        np.testing.assert_array_equal(parts.weight, whole.weight)
+        np.testing.assert_array_equal(parts.scale, whole.scale)
+        assert parts.relative_error == pytest.approx(whole.relative_error, rel=1e-9)
 
 
 @pytest.mark.parametrize("form", [INT8, INT4])

@@ -141,7 +141,7 @@ NANO = ModelSize(
     depth_gate=DepthGate.PER_LAYER,
 )
 
-# The released model's shape (arXiv 2605.02881, table 15, and the released code's configuration); the
+# The released model's shape (arXiv 2605.02881, table 15, and the released configuration); the
 # projector's width follows from the 57 M parameters the paper gives the connector.
 FULL = ModelSize(
     name="full",

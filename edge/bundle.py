@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +18,19 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from edge.errors import BundleError
+from edge.errors import BundleError, one_line
+from edge.external_data import check_external_data
+from edge.json_file import read_json
 from edge.manifest import MANIFEST_NAME, Manifest, ModelEntry, read_manifest
 from edge.normalization import RobotTag, parse_tags
+from edge.prompt import IMAGE_TOKENS
 
 VISION, DECODER, CONTEXT, EXPERT = "vision.onnx", "decoder.onnx", "context.onnx", "expert.onnx"
 EMBEDDINGS, TOKENIZER, NORM_STATS = "embeddings.bin", "tokenizer.json", "norm_stats.json"
-REQUIRED_FILES = (VISION, DECODER, CONTEXT, EXPERT, EMBEDDINGS, TOKENIZER, NORM_STATS)
+GRAPHS = (VISION, DECODER, CONTEXT, EXPERT)
+REQUIRED_FILES = (*GRAPHS, EMBEDDINGS, TOKENIZER, NORM_STATS)
 _CHUNK_BYTES = 4 << 20
+_MAX_STATS_BYTES = 64 << 20
 _SETTLED_S = 2.0  # a file changed more recently could change again within one clock tick
 
 
@@ -43,6 +49,7 @@ class EmbeddingTable:
     """The token embeddings, memory-mapped: only rows that a prompt names are read."""
 
     def __init__(self, path: Path, model: ModelEntry) -> None:
+        self._path = path
         self._bfloat16 = model.embedding_dtype == "bfloat16"
         dtype = np.uint16 if self._bfloat16 else np.float32
         shape = (model.embedding_rows, model.width)
@@ -56,6 +63,11 @@ class EmbeddingTable:
 
     def rows(self, tokens: np.ndarray) -> np.ndarray:
         """Look up (n,) token ids; (n, width) float32, owned by the caller."""
+        if tokens.size and not 0 <= tokens.min() <= tokens.max() < len(self._table):
+            raise BundleError(
+                f"{self._path}: token {tokens.max()} is outside its {len(self._table)} rows; "
+                f"{TOKENIZER} belongs to another model"
+            )
         rows = self._table[tokens]
         if self._bfloat16:
             return (rows.astype(np.uint32) << 16).view(np.float32)
@@ -74,13 +86,45 @@ def open_bundle(path: str | Path, *, trust_memory: bool = True) -> Bundle:
             raise BundleError(f"{path / MANIFEST_NAME}: files lacks {name}; build the bundle again")
     verify_files(path, manifest, trust_memory=trust_memory)
     model = manifest.model
-    try:
-        tokenizer = Tokenizer.from_file(str(path / TOKENIZER))
-        stats = json.loads((path / NORM_STATS).read_text(encoding="utf-8"))
-    except Exception as error:  # noqa: BLE001  (tokenizers raises plain Exception)
-        raise BundleError(f"{path}: {TOKENIZER} or {NORM_STATS} does not parse: {error}") from None
+    for name in GRAPHS:
+        check_external_data(path / name, manifest.files)
+    stats = read_json(path / NORM_STATS, _MAX_STATS_BYTES)
     tags = parse_tags(stats, model.max_action_horizon, model.max_action_dim)
+    tokenizer = _open_tokenizer(path / TOKENIZER, manifest)
     return Bundle(path, manifest, tokenizer, tags, EmbeddingTable(path / EMBEDDINGS, model))
+
+
+def _open_tokenizer(path: Path, manifest: Manifest) -> Tokenizer:
+    """Open the tokenizer and compare the tokens that prompts are made of with the manifest's."""
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # noqa: BLE001  (tokenizers raises plain Exception)
+        raise BundleError(f"{path}: not a tokenizer ({one_line(error)})") from None
+    tokenizer.no_truncation()  # a prompt is cut or filled up by nobody
+    tokenizer.no_padding()
+    model, tokens = manifest.model, manifest.tokens
+    if len(tokens.image) != len(IMAGE_TOKENS):
+        raise BundleError(
+            f"{path.parent / MANIFEST_NAME}: tokens.image lists {len(tokens.image)} ids; "
+            f"{len(IMAGE_TOKENS)} are needed"
+        )
+    expected = dict(zip(IMAGE_TOKENS, tokens.image, strict=True))
+    expected |= {
+        f"<state_{mark}>": None for mark in ("start", "end", 0, model.prompt.state_bins - 1)
+    }
+    if model.depth_cells:
+        for mark in ("output", "start", "end"):
+            expected[f"<depth_{mark}>"] = getattr(tokens, f"depth_{mark}")
+        for code in range(model.depth_codes):
+            expected[f"<depth_{code}>"] = tokens.depth_first + code
+    for text, token in expected.items():
+        found = tokenizer.token_to_id(text)
+        if found is None or token not in (None, found):
+            raise BundleError(
+                f"{path}: {text} is {'absent' if found is None else found}, the manifest needs "
+                f"{'it' if token is None else token}; {TOKENIZER} belongs to another model"
+            )
+    return tokenizer
 
 
 def verify_files(path: Path, manifest: Manifest, *, trust_memory: bool = True) -> None:
@@ -91,9 +135,13 @@ def verify_files(path: Path, manifest: Manifest, *, trust_memory: bool = True) -
     for name, entry in sorted(manifest.files.items()):
         file = path / name
         try:
-            status = file.stat()
-        except OSError:
+            status = file.lstat()
+        except (OSError, ValueError):  # ValueError: no file can have this name
             raise BundleError(f"{file}: missing; copy or build the bundle again") from None
+        if not stat.S_ISREG(status.st_mode):
+            raise BundleError(
+                f"{file}: not a regular file; copy the bundle with what its links point to"
+            )
         if status.st_size != entry.size_bytes:
             raise BundleError(
                 f"{file}: {status.st_size} bytes, the manifest says {entry.size_bytes}; copy or "

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from edge.errors import EdgeError
+from edge.errors import EdgeError, shown
 
 
 class ProfileError(EdgeError):
@@ -25,7 +25,7 @@ class Section:
         self.file = file
         self.key = key
         if not isinstance(value, Mapping):
-            raise ProfileError(f"{self._at()}: {_shown(value)} is not a mapping of keys to values")
+            raise ProfileError(f"{self._at()}: {shown(value)} is not a mapping of keys to values")
         self._values = dict(value)
 
     def child(self, key: str) -> Section:
@@ -36,7 +36,7 @@ class Section:
         """Take a list of mappings, at least one."""
         values = self._take(key)
         if not isinstance(values, list) or not values:
-            raise ProfileError(f"{self._at(key)}: {_shown(values)} is not a list with entries")
+            raise ProfileError(f"{self._at(key)}: {shown(values)} is not a list with entries")
         return [
             Section(value, self.file, f"{self._path(key)}[{index}]")
             for index, value in enumerate(values)
@@ -50,7 +50,7 @@ class Section:
         """Take a string, one of `allowed` when given."""
         value = self._take(key)
         if not isinstance(value, str) or not value:
-            raise ProfileError(f"{self._at(key)}: {_shown(value)} is not a text")
+            raise ProfileError(f"{self._at(key)}: {shown(value)} is not a text")
         if allowed is not None and value not in allowed:
             raise ProfileError(f"{self._at(key)}: '{value}'; allowed: {', '.join(allowed)}")
         return value
@@ -71,7 +71,7 @@ class Section:
         value = self._take(key)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise ProfileError(
-                f"{self._at(key)}: {_shown(value)}; allowed: a whole number {low}..{high}"
+                f"{self._at(key)}: {shown(value)}; allowed: a whole number {low}..{high}"
             )
         return value
 
@@ -86,7 +86,7 @@ class Section:
         """Take a list of `count` numbers, each within low..high."""
         values = self._take(key)
         if not isinstance(values, list) or len(values) != count:
-            raise ProfileError(f"{self._at(key)}: {_shown(values)}; allowed: a list of {count}")
+            raise ProfileError(f"{self._at(key)}: {shown(values)}; allowed: a list of {count}")
         return tuple(
             _number(value, low, high, f"{self._at(key)}[{index}]")
             for index, value in enumerate(values)
@@ -143,12 +143,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 def _number(value: Any, low: float, high: float, at: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ProfileError(f"{at}: {_shown(value)} is not a number; allowed: {low:g}..{high:g}")
+        raise ProfileError(f"{at}: {shown(value)} is not a number; allowed: {low:g}..{high:g}")
     if not math.isfinite(value) or not low <= value <= high:
         raise ProfileError(f"{at}: {value:g}; allowed: {low:g}..{high:g}")
     return float(value)
-
-
-def _shown(value: Any) -> str:
-    text = "null" if value is None else repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."

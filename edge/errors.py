@@ -13,3 +13,15 @@ class BundleError(EdgeError):
 
 class ObservationError(EdgeError):
     """Images, state, task, norm tag or noise do not fit the bundle."""
+
+
+def one_line(error: Exception, most: int = 300) -> str:
+    """Return an error's text on one line, cut to `most` characters; its kind when it has none."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def shown(value: object, most: int = 40) -> str:
+    """Return a wrong value as a message shows it: its literal, cut to `most` characters."""
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."

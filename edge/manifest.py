@@ -8,8 +8,10 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from edge.errors import BundleError
+from edge.errors import BundleError, shown
 from edge.images import ImageLayout
+from edge.json_file import read_json
+from edge.manifest_limits import check_limits
 from edge.prompt import PromptFormat
 
 SCHEMA = "molmoact-edge.bundle.v1"
@@ -116,14 +118,7 @@ def read_manifest(bundle: Path) -> Manifest:
     path = bundle / MANIFEST_NAME
     if not bundle.is_dir():
         raise BundleError(f"{bundle}: no such bundle; build one with 'molmoact-quantize build'")
-    try:
-        if path.stat().st_size > _MAX_MANIFEST_BYTES:
-            raise BundleError(f"{path}: larger than {_MAX_MANIFEST_BYTES} bytes; not a manifest")
-        payload = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BundleError(f"{path}: missing; build the bundle again") from None
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path}: unreadable ({error}); build the bundle again") from None
+    payload = read_json(path, _MAX_MANIFEST_BYTES)
     return parse_manifest(payload, path)
 
 
@@ -132,22 +127,23 @@ def parse_manifest(payload: Any, path: Path) -> Manifest:
     schema = payload.get("schema") if isinstance(payload, dict) else None
     if schema != SCHEMA:
         raise BundleError(
-            f"{path}: schema is {schema!r}, this runtime reads {SCHEMA!r}; build the bundle again "
-            "with this version"
+            f"{path}: schema is {shown(schema)}, this runtime reads {SCHEMA!r}; build the "
+            "bundle again with this version"
         )
     manifest = _record(Manifest, payload, str(path), "manifest")
     for name in manifest.files:
         if name != Path(name).name or name in ("", ".", "..", MANIFEST_NAME):
-            raise BundleError(f"{path}: files holds {name!r}; a plain file name is needed")
+            raise BundleError(f"{path}: files holds {shown(name)}; a plain file name is needed")
+    check_limits(manifest, path)
     return manifest
 
 
 def _record(kind: type, value: Any, path: str, where: str) -> Any:
     if not isinstance(value, dict):
-        raise BundleError(f"{path}: {where} is {value!r}; an object is needed")
+        raise BundleError(f"{path}: {where} is {shown(value)}; an object is needed")
     names = {field.name for field in fields(kind)}
     for unknown in sorted(set(value) - names):
-        raise BundleError(f"{path}: {where}.{unknown} is unknown to this runtime")
+        raise BundleError(f"{path}: {where} has {shown(unknown)}, unknown to this runtime")
     for missing in sorted(names - set(value)):
         raise BundleError(f"{path}: {where}.{missing} is missing")
     hints = get_type_hints(kind)
@@ -162,13 +158,19 @@ def _value(hint: Any, value: Any, path: str, where: str) -> Any:
         return _value(next(arg for arg in inner if arg is not type(None)), value, path, where)
     if origin is tuple and isinstance(value, list):
         return tuple(_value(inner[0], item, path, where) for item in value)
-    if origin is dict and isinstance(value, dict):
+    if origin is dict and isinstance(value, dict) and all(map(_printable, value)):
         return {k: _value(inner[1], item, path, f"{where}[{k!r}]") for k, item in value.items()}
     if isinstance(hint, type) and origin is None:
         if hasattr(hint, "__dataclass_fields__"):
             return _record(hint, value, path, where)
-        if hint is float and type(value) is int:
+        if hint is float and type(value) is int and abs(value) < 1 << 53:
             return float(value)
-        if type(value) is hint and not (hint is int and value < 0):
+        if type(value) is hint and not (hint is int and value < 0) and _printable(value):
             return value
-    raise BundleError(f"{path}: {where} is {value!r}; {getattr(hint, '__name__', hint)} is needed")
+    wanted = getattr(hint, "__name__", hint)
+    raise BundleError(f"{path}: {where} is {shown(value)}; {wanted} is needed")
+
+
+def _printable(value: Any) -> bool:
+    """Tell whether a text is safe to show: no control characters, no line ends."""
+    return not isinstance(value, str) or value.isprintable()

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from edge.errors import BundleError, ObservationError
+from edge.errors import BundleError, ObservationError, shown
+from edge.prompt import is_text
 
 NORM_MODES = ("q01_q99", "q10_q90", "min_max", "mean_std", "none")
 _RANGE_KEYS = {"q01_q99": ("q01", "q99"), "q10_q90": ("q10", "q90"), "min_max": ("min", "max")}
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 _EPSILON = np.float32(1e-6)  # the release's floor for a range or a standard deviation
 
 
@@ -75,12 +77,13 @@ class RobotTag:
     state: Normalizer
 
 
-def parse_tags(payload: dict[str, Any], max_horizon: int, max_dim: int) -> dict[str, RobotTag]:
+def parse_tags(payload: Any, max_horizon: int, max_dim: int) -> dict[str, RobotTag]:
     """Read `norm_stats.json`; raise `BundleError` that names the tag and the key that is wrong."""
-    mode = payload.get("norm_mode")
+    mode = payload.get("norm_mode") if isinstance(payload, dict) else None
     if mode not in NORM_MODES:
         raise BundleError(
-            f"norm_stats.json: norm_mode is {mode!r}; one of {', '.join(NORM_MODES)} is supported"
+            f"norm_stats.json: norm_mode is {shown(mode)}; one of {', '.join(NORM_MODES)} is "
+            "supported"
         )
     tags = payload.get("metadata_by_tag")
     if not isinstance(tags, dict) or not tags:
@@ -100,10 +103,10 @@ def choose_tag(tags: dict[str, RobotTag], name: str | None) -> RobotTag:
     return tags[name]
 
 
-def _parse_tag(
-    name: str, tag: dict[str, Any], mode: str, max_horizon: int, max_dim: int
-) -> RobotTag:
-    where = f"norm_stats.json: tag {name!r}"
+def _parse_tag(name: str, tag: Any, mode: str, max_horizon: int, max_dim: int) -> RobotTag:
+    where = f"norm_stats.json: tag {shown(name)}"
+    if not isinstance(tag, dict):
+        raise BundleError(f"{where} is {shown(tag)}; an object is needed")
     horizon = _count(tag.get("action_horizon") or max_horizon, f"{where}: action_horizon")
     steps = _count(tag.get("n_action_steps") or horizon, f"{where}: n_action_steps")
     if horizon > max_horizon:
@@ -114,17 +117,41 @@ def _parse_tag(
     state = _parse_stats(tag.get("state_stats"), mode, f"{where}: state_stats")
     if action.dim > max_dim:
         raise BundleError(f"{where}: {action.dim} action dims exceed max_action_dim {max_dim}")
-    setup, control = str(tag.get("setup_type") or ""), str(tag.get("control_mode") or "")
-    cameras = tuple(str(key) for key in tag.get("camera_keys") or ())
-    names = tuple(str(joint) for joint in tag["action_stats"].get("names") or ())
-    if len(names) != action.dim:
-        names = tuple(f"action[{index}]" for index in range(action.dim))
-    return RobotTag(name, setup, control, horizon, steps, cameras, names, action, state)
+    return RobotTag(
+        name=name,
+        setup=_text(tag.get("setup_type") or "", f"{where}: setup_type"),
+        control=_text(tag.get("control_mode") or "", f"{where}: control_mode"),
+        action_horizon=horizon,
+        n_action_steps=steps,
+        cameras=_texts(tag.get("camera_keys") or [], f"{where}: camera_keys"),
+        action_names=_action_names(tag["action_stats"].get("names"), action.dim),
+        action=action,
+        state=state,
+    )
+
+
+def _text(value: Any, where: str) -> str:
+    if not is_text(value):
+        raise BundleError(f"{where} is {shown(value)}; a text is needed")
+    return value
+
+
+def _texts(values: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(values, list):
+        raise BundleError(f"{where} is {shown(values)}; a list of texts is needed")
+    return tuple(_text(value, f"{where}[{index}]") for index, value in enumerate(values))
+
+
+def _action_names(names: Any, dim: int) -> tuple[str, ...]:
+    """Return the checkpoint's names of the action dims, or numbers where it has none that fit."""
+    if isinstance(names, list) and len(names) == dim and all(isinstance(n, str) for n in names):
+        return tuple(names)
+    return tuple(f"action[{index}]" for index in range(dim))
 
 
 def _count(value: Any, where: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise BundleError(f"{where} is {value!r}; a whole number of 1 or more is needed")
+        raise BundleError(f"{where} is {shown(value)}; a whole number of 1 or more is needed")
     return value
 
 
@@ -136,26 +163,47 @@ def _parse_stats(stats: Any, mode: str, where: str) -> Normalizer:
         mean, std = _vector(stats, "mean", where), _vector(stats, "std", where)
         dim = len(mean)
     elif mode == "none":
-        dim = len(next(value for value in stats.values() if isinstance(value, list)))
+        dim = len(next((value for value in stats.values() if isinstance(value, list)), ()))
     else:
         low_key, high_key = _RANGE_KEYS[mode]
         low, high = _vector(stats, low_key, where), _vector(stats, high_key, where)
         dim = len(low)
-    mask = np.ones(dim, bool) if stats.get("mask") is None else np.asarray(stats["mask"], bool)
+    if dim == 0:
+        raise BundleError(f"{where} describes no dimension; at least one is needed")
+    mask = _mask(stats.get("mask"), dim, where)
     constant = np.zeros(dim, bool)
-    if mode in _RANGE_KEYS and stats.get("min") is not None and stats.get("max") is not None:
-        constant = _vector(stats, "min", where) == _vector(stats, "max", where)
-    mask = np.broadcast_to(mask, (dim,)) if mask.ndim == 0 or len(mask) == 1 else mask
-    for key, vector in (("low", low), ("high", high), ("std", std), ("mask", mask)):
+    for key, vector in (("low", low), ("high", high), ("std", std)):
         if vector is not None and vector.shape != (dim,):
             raise BundleError(f"{where}: {key} has shape {vector.shape}; ({dim},) is needed")
+    if mode in _RANGE_KEYS and stats.get("min") is not None and stats.get("max") is not None:
+        ends = _vector(stats, "min", where), _vector(stats, "max", where)
+        if any(end.shape != (dim,) for end in ends):
+            raise BundleError(f"{where}: min or max has not {dim} numbers")
+        constant = ends[0] == ends[1]
+    if low is not None and np.any((low > high) & mask):
+        joint = int(np.argmax((low > high) & mask))
+        raise BundleError(
+            f"{where}: {low_key}[{joint}] is {low[joint]:g}, above {high_key} {high[joint]:g}"
+        )
     return Normalizer(low, high, mean, std, mask, constant)
 
 
+def _mask(mask: Any, dim: int, where: str) -> np.ndarray:
+    """Read which dims are normalised, (dim,) bool: all, one answer for all, or one a dim."""
+    answers = [True] if mask is None else mask if isinstance(mask, list) else [mask]
+    if any(answer not in (True, False) for answer in answers) or len(answers) not in (1, dim):
+        raise BundleError(f"{where}: mask is {shown(mask)}; {dim} of true or false are needed")
+    return np.resize(np.array(answers, bool), dim)
+
+
 def _vector(stats: dict[str, Any], key: str, where: str) -> np.ndarray:
-    if stats.get(key) is None:
+    values = stats.get(key)
+    if values is None:
         raise BundleError(f"{where}: {key} is missing")
-    vector = np.asarray(stats[key], np.float32)
-    if vector.ndim != 1 or not np.all(np.isfinite(vector)):
-        raise BundleError(f"{where}: {key} must be a list of finite numbers")
-    return vector
+    if not isinstance(values, list) or not all(map(_is_number, values)):
+        raise BundleError(f"{where}: {key} is {shown(values)}; a list of finite numbers is needed")
+    return np.array(values, np.float32)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= _FLOAT32_MAX  # NaN is not

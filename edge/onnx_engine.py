@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import onnxruntime
 
 from edge.bundle import CONTEXT, DECODER, EXPERT, VISION, Bundle, EmbeddingTable
 from edge.engines import KeysValues
-from edge.errors import BundleError
+from edge.errors import BundleError, ObservationError, one_line
+from edge.graph_shapes import graph_shapes, shape_problem
 from edge.manifest import ModelEntry
 
 onnxruntime.disable_telemetry_events()  # a robot reports to nobody
@@ -22,11 +24,13 @@ class OnnxVision:
     """`vision.onnx` behind the `Vision` protocol."""
 
     def __init__(self, bundle: Bundle, threads: int | None) -> None:
-        self._session = _open(bundle.path / VISION, threads)
+        self._session = _open(bundle, VISION, threads)
 
     def encode(self, patches: np.ndarray, pooling: np.ndarray) -> np.ndarray:
         """See `edge.engines.Vision`."""
-        return self._session.run(["image_features"], {"patches": patches, "pooling": pooling})[0]
+        with _running(VISION):
+            inputs = {"patches": patches, "pooling": pooling}
+            return self._session.run(["image_features"], inputs)[0]
 
 
 class OnnxDecoder:
@@ -36,7 +40,7 @@ class OnnxDecoder:
         self.length = 0
         self._model: ModelEntry = bundle.manifest.model
         self._embeddings: EmbeddingTable = bundle.embeddings
-        self._session = _open(bundle.path / DECODER, threads)
+        self._session = _open(bundle, DECODER, threads)
         self._binding = self._session.io_binding()
         self._cos, self._sin = _rotation(self._model)
         self._cache: list[tuple[np.ndarray, np.ndarray]] = []
@@ -91,14 +95,15 @@ class OnnxDecoder:
         logits = np.empty((1, len(rows), self._model.depth_codes), np.float32)
         if self._model.depth_codes:
             _bind_output(binding, "logits", logits)
-        self._session.run_with_iobinding(binding)
+        with _running(DECODER):
+            self._session.run_with_iobinding(binding)
         del kept
         self.length = past + count
         return logits[0]
 
     def _reserve(self, rows: int) -> None:
         if rows > self._model.max_positions:
-            raise BundleError(
+            raise ObservationError(
                 f"decoder: the prompt needs {rows} positions, the model has "
                 f"{self._model.max_positions}; use fewer cameras or a shorter task"
             )
@@ -118,8 +123,8 @@ class OnnxExpert:
 
     def __init__(self, bundle: Bundle, threads: int | None) -> None:
         self._model: ModelEntry = bundle.manifest.model
-        self._context = _open(bundle.path / CONTEXT, threads)
-        self._expert = _open(bundle.path / EXPERT, threads)
+        self._context = _open(bundle, CONTEXT, threads)
+        self._expert = _open(bundle, EXPERT, threads)
         self._binding = self._expert.io_binding()
         self._cross: list[tuple[np.ndarray, np.ndarray]] = []
         self._visible = np.zeros(0, bool)
@@ -149,7 +154,8 @@ class OnnxExpert:
             for kind, given, wanted in zip(("keys", "values"), source, target, strict=True):
                 _bind_input(binding, f"{kind}.{index}", given)
                 _bind_output(binding, f"cross_{kind}.{index}", wanted)
-        self._context.run_with_iobinding(binding)
+        with _running(CONTEXT):
+            self._context.run_with_iobinding(binding)
         del kept
         self._visible = visible
         self._bind(self._actions.shape[1])
@@ -160,7 +166,8 @@ class OnnxExpert:
             self._bind(actions.shape[1])
         self._actions[:] = actions
         self._step[0] = index
-        self._expert.run_with_iobinding(self._binding)
+        with _running(EXPERT):
+            self._expert.run_with_iobinding(self._binding)
         return self._velocity
 
     def _bind(self, horizon: int) -> None:
@@ -180,15 +187,35 @@ class OnnxExpert:
         _bind_output(binding, "velocity", self._velocity)
 
 
-def _open(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
+def _open(bundle: Bundle, name: str, threads: int | None) -> onnxruntime.InferenceSession:
+    """Load a graph; `BundleError` when it does not load or is not what the manifest implies."""
+    path = bundle.path / name
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only: the graphs are ours and known
+    options.log_severity_level = 4  # nothing on stderr: every failure is raised as well
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
-        return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001  (onnxruntime raises several unrelated kinds)
-        raise BundleError(f"{path}: onnxruntime cannot load it: {error}") from None
+        raise BundleError(f"{path}: onnxruntime cannot load it: {one_line(error)}") from None
+    inputs, outputs = graph_shapes(bundle.manifest.model)[name]
+    for kind, found, expected in (
+        ("input", session.get_inputs(), inputs),
+        ("output", session.get_outputs(), outputs),
+    ):
+        shapes = {value.name: tuple(value.shape) for value in found}
+        if problem := shape_problem(kind, shapes, expected):
+            raise BundleError(f"{path}: {problem}")
+    return session
+
+
+@contextmanager
+def _running(name: str) -> Iterator[None]:
+    """Turn what onnxruntime raises while a graph runs into one line that names the graph."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  (onnxruntime raises several unrelated kinds)
+        raise BundleError(f"{name}: onnxruntime cannot run it: {one_line(error)}") from None
 
 
 def _rotation(model: ModelEntry) -> tuple[np.ndarray, np.ndarray]:

@@ -19,13 +19,13 @@ import numpy as np
 from edge.bundle import Bundle, open_bundle
 from edge.depth import DepthSpan, SpanTokens, settle
 from edge.engines import Decoder, Expert, Vision
-from edge.errors import ObservationError
+from edge.errors import BundleError, ObservationError, shown
 from edge.images import ImagePatches, changed_cells, cut_image
 from edge.manifest import MAX_CAMERAS
 from edge.normalization import RobotTag, choose_tag
 from edge.onnx_engine import OnnxDecoder, OnnxExpert, OnnxVision
 from edge.profile import load_profile
-from edge.prompt import Prompt, clean_task, encode, robot_text, state_text
+from edge.prompt import Prompt, clean_task, encode, is_text, robot_text, state_text
 
 if TYPE_CHECKING:
     from edge.profile import Profile
@@ -34,6 +34,7 @@ DEPTH_MODES = ("off", "full", "incremental")
 DepthMode = Literal["off", "full", "incremental"]
 STAGES = ("preprocess", "vision", "prefill", "depth", "expert")
 _MAX_SIDE_PX = 8192
+_MAX_TASK_CHARACTERS = 4096
 _BLIND_WINDOW = 0  # without codes to draft from, a guess is a wasted row
 
 
@@ -144,9 +145,14 @@ class Policy:
         with_depth: bool,
     ) -> Prompt:
         layout = self._model.prompt
+        if not is_text(task) or len(task) > _MAX_TASK_CHARACTERS:
+            raise ObservationError(
+                f"task is {shown(task)}; a text of at most {_MAX_TASK_CHARACTERS} characters is "
+                "needed"
+            )
         words = clean_task(task)
         if not words:
-            raise ObservationError(f"task {task!r} says nothing; tell the robot what to do")
+            raise ObservationError(f"task {shown(task)} says nothing; tell the robot what to do")
         reserved = [text for text in self._reserved if text in words] if "<" in words else []
         if reserved:
             raise ObservationError(f"task holds the reserved token {reserved[0]}; leave it out")
@@ -176,7 +182,13 @@ class Policy:
 
     def _prefill(self, prompt: Prompt, features: np.ndarray, span: DepthSpan | None) -> None:
         embeddings = self.bundle.embeddings.rows(prompt.tokens)
-        embeddings[prompt.tokens == self._tokens.image_patch] += features
+        patches = prompt.tokens == self._tokens.image_patch
+        if np.count_nonzero(patches) != len(features):
+            raise BundleError(
+                f"the prompt has {np.count_nonzero(patches)} picture tokens, the pictures have "
+                f"{len(features)}; tokenizer or norm_stats.json is of another model"
+            )
+        embeddings[patches] += features
         image_mask, rows = prompt.image_mask, np.zeros(0, np.int64)
         if span is not None:
             drafted, rows = span.next_pass()
@@ -216,7 +228,7 @@ class Policy:
         shape = (1, tag.action_horizon, self._model.max_action_dim)
         if noise is None:
             return self._random.standard_normal(shape, np.float32)
-        noise = np.asarray(noise, np.float32)
+        noise = _numbers(noise, "noise").astype(np.float32)
         if noise.shape != shape or not np.all(np.isfinite(noise)):
             raise ObservationError(
                 f"noise has shape {noise.shape}; finite numbers of shape {shape} are needed"
@@ -231,20 +243,20 @@ class Policy:
         if depth != "off" and not self._model.depth_cells:
             raise ObservationError("this checkpoint has no depth tokens; use depth='off'")
         wanted = str(len(tag.cameras)) if tag.cameras else f"1 to {MAX_CAMERAS}"
-        fits = len(images) == len(tag.cameras) if tag.cameras else 0 < len(images) <= MAX_CAMERAS
+        fits = 0 < len(images) <= MAX_CAMERAS and len(images) == (len(tag.cameras) or len(images))
         if not fits:
-            names = f" ({', '.join(tag.cameras)})" if tag.cameras else ""
+            names = f" ({', '.join(tag.cameras[:MAX_CAMERAS])})" if tag.cameras else ""
             raise ObservationError(
                 f"{len(images)} images given; norm_tag {tag.name!r} needs {wanted}{names}"
             )
         for number, image in enumerate(images):
             check_image(image, f"image {number}")
-        state = np.asarray(state)
+        state = _numbers(state, "state")
         if state.shape != (tag.state.dim,):
             raise ObservationError(
                 f"state has shape {state.shape}; norm_tag {tag.name!r} needs ({tag.state.dim},)"
             )
-        finite = np.isfinite(state.astype(np.float64))
+        finite = np.abs(state) <= np.finfo(np.float32).max  # NaN is not
         if not finite.all():
             joint = int(np.argmin(finite))
             raise ObservationError(
@@ -262,3 +274,14 @@ def check_image(image: np.ndarray, name: str) -> None:
             f"{name} is {dtype} {shape}; (height, width, 3) uint8 RGB with sides of 2 to "
             f"{_MAX_SIDE_PX} pixels is needed"
         )
+
+
+def _numbers(values: object, name: str) -> np.ndarray:
+    """Take an array of real numbers as float64; `ObservationError` for anything else."""
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError):  # lists of different lengths
+        array = np.empty(0, object)
+    if array.dtype.kind not in "fiu":
+        raise ObservationError(f"{name} is {shown(values)}; an array of numbers is needed")
+    return array.astype(np.float64)

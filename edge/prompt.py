@@ -61,6 +61,14 @@ class Prompt:
     image_mask: np.ndarray  # (tokens,) bool, True for image tokens
 
 
+def is_text(value: object) -> bool:
+    """Tell a text that a tokenizer takes from anything else.
+
+    JSON, and a command line that is not UTF-8, can hold half of a surrogate pair.
+    """
+    return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)
+
+
 def clean_task(task: str) -> str:
     """Reduce an instruction to the form seen in training: no label, no end stop, lower case."""
     text = re.sub(r"\s+", " ", task).strip()

@@ -46,6 +46,7 @@ class LayerEntry:
     size_bytes: int  # bytes in the bundle, scales included
     format: str  # fp32, int8 or int4-blockN
     relative_error: float  # RMS of (stored - source) over RMS of source
+    rounding_error: float  # the same for plain rounding to this format
 
 
 @dataclass(frozen=True, slots=True)

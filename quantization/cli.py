@@ -82,11 +82,16 @@ def _summary(manifest: Manifest) -> str:
     weights = sum(layer.weights for layer in layers)
     bits = 8 * sum(layer.size_bytes for layer in layers) / max(weights, 1)
     total_mib = sum(entry.size_bytes for entry in manifest.files.values()) / 2**20
-    squares = sum(layer.weights * layer.relative_error**2 for layer in layers)
-    error = (squares / max(weights, 1)) ** 0.5
+    error, rounded = (
+        100 * (sum(layer.weights * e**2 for layer, e in errors) / max(weights, 1)) ** 0.5
+        for errors in (
+            [(layer, layer.relative_error) for layer in layers],
+            [(layer, layer.rounding_error) for layer in layers],
+        )
+    )
     return (
         f"recipe {manifest.recipe.name}, {weights / 1e6:.2f} M weights at {bits:.2f} bits, "
-        f"{total_mib:.1f} MiB, weight error {100 * error:.2f} % RMS"
+        f"{total_mib:.1f} MiB, weight error {error:.2f} % RMS (plain rounding {rounded:.2f} %)"
     )
 
 

@@ -111,7 +111,12 @@ class GraphWriter:
             inputs.append(self.weight(f"{part}.scale", packed.scale))
             size_bytes += packed.scale.nbytes
         self.layers[path] = LayerEntry(
-            self.name, matrix.size, size_bytes, form.name, round(packed.relative_error, 6)
+            self.name,
+            matrix.size,
+            size_bytes,
+            form.name,
+            round(packed.relative_error, 6),
+            round(packed.rounding_error, 6),
         )
         added = [] if bias is None else [self.weight(f"{part}.bias", bias)]
         out = out or f"{part}.out"

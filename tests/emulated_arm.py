@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from firmware_bridge import registers
 from firmware_bridge.arm import Arm
 from firmware_bridge.arming import ArmLimits
 from firmware_bridge.bus import Bus
@@ -19,6 +20,7 @@ from firmware_bridge.emulator.defaults import default_calibration
 from firmware_bridge.emulator.faults import Faults
 from firmware_bridge.emulator.memory_transport import MemoryTransport
 from firmware_bridge.emulator.plant import RotorPlant
+from firmware_bridge.packets import FrameParser, Instruction
 
 ROOT = Path(__file__).parents[1]
 IDS = (1, 2, 3, 4, 5, 6)
@@ -30,12 +32,16 @@ LIMITS = ArmLimits(
     ramp_s=1.0,
 )
 START_TIMEOUT_S = 20.0
+START_DEG = (5, -20, 30, 0, 10, 40)
+TORQUE_LIMIT = registers.TORQUE_LIMIT.address
+GOAL = registers.GOAL_POSITION.address
+TORQUE_ENABLE = registers.TORQUE_ENABLE.address
 
 
 def memory_bus(
     faults: Faults | None = None, *, plant: RotorPlant | None = None, echo: bool = False, **options
 ) -> tuple[Bus, MemoryTransport]:
-    plant = plant or RotorPlant(6, start_deg=[5, -20, 30, 0, 10, 40])
+    plant = plant or RotorPlant(6, start_deg=START_DEG)
     transport = MemoryTransport(EmulatedBus(plant, faults=faults, **options))
     return Bus(transport, clock=transport.clock, echo=echo), transport
 
@@ -46,6 +52,25 @@ def memory_arm(
     bus, transport = memory_bus(faults, plant=plant)
     arm = Arm(bus, default_calibration(), limits, clock=transport.clock, sleep=transport.sleep)
     return arm, transport
+
+
+def writes(transport: MemoryTransport) -> list[tuple[int, int, int]]:
+    """Return (address, id, value) of every register write, in the order sent."""
+    found = []
+    for frame in FrameParser().feed(b"".join(transport.sent)):
+        params = frame.params
+        if frame.code == Instruction.WRITE:
+            found.append((params[0], frame.servo_id, int.from_bytes(params[1:], "little")))
+        elif frame.code == Instruction.SYNC_WRITE:
+            address, length = params[0], params[1]
+            for start in range(2, len(params), length + 1):
+                value = int.from_bytes(params[start + 1 : start + 1 + length], "little")
+                found.append((address, params[start], value))
+    return found
+
+
+def torque_enables(transport: MemoryTransport) -> list[int]:
+    return [servo.value(registers.TORQUE_ENABLE) for servo in transport.bus.servos]
 
 
 @contextmanager

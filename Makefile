@@ -42,7 +42,7 @@ run: setup-runtime ## run BUNDLE on the arm of PROFILE with TASK (PORT=/dev/... 
 scan: setup-runtime ## list ports and the servos on them (PORT=/dev/... for one)
 	@$(RUNTIME)/bin/molmoact-arm scan $(if $(PORT),--port $(PORT))
 
-stop: setup-runtime ## make the arm on PORT soft, whatever else is running
+stop: setup-runtime ## make an arm soft that no program drives (PORT=/dev/...)
 	@$(RUNTIME)/bin/molmoact-arm stop --port $(PORT)
 
 clean: ## remove what was built, not the environments

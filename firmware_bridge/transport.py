@@ -116,7 +116,7 @@ def _open_message(port: str, baud_rate: int, error: Exception) -> str:
     if number == errno.EACCES:
         return f"{port}: permission denied; run 'sudo usermod -aG dialout $USER' and log in again"
     if number in (errno.EBUSY, errno.EAGAIN, errno.EWOULDBLOCK):
-        return f"{port}: taken by {_holder(port)}; end it and try again"
+        return f"{port}: taken by {_holder(port)}, and try again"
     if isinstance(error, ValueError):
         return f"{port}: {baud_rate} baud is not possible ({error}); the servos' default is 1000000"
     if number in (errno.ENOTTY, errno.EINVAL, errno.EISDIR):
@@ -126,12 +126,12 @@ def _open_message(port: str, baud_rate: int, error: Exception) -> str:
 
 
 def _holder(port: str) -> str:
-    """Name the process that has `port` open, as far as this user may see."""
+    """Name the process that has `port` open, as far as this user may see, and how to end it."""
     target = os.path.realpath(port)
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         with contextlib.suppress(OSError):
             process = link.parts[2]
             if int(process) != os.getpid() and os.readlink(link) == target:
                 name = Path("/proc", process, "comm").read_text().strip()
-                return f"process {process} ({name})"
-    return "another process"
+                return f"process {process} ({name}); end it with 'kill {process}'"
+    return "another process; end it"

@@ -103,6 +103,7 @@ def test_second_opener_is_told_who_has_the_port(terminal):
             SerialTransport(path)
         message = str(caught.value)
         assert message.startswith(f"{path}: taken by process {holder.pid} (")
+        assert message.endswith(f"; end it with 'kill {holder.pid}', and try again")
         assert "\n" not in message
     finally:
         holder.communicate()

@@ -192,6 +192,7 @@ def _open(bundle: Bundle, name: str, threads: int | None) -> onnxruntime.Inferen
     path = bundle.path / name
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # nothing on stderr: every failure is raised as well
+    options.enable_cpu_mem_arena = False  # an arena keeps the largest pass of each session for ever
     if threads is not None:
         options.intra_op_num_threads = threads
     try:

@@ -56,18 +56,7 @@ _CROP_MODES = ("resize", "overlap-and-resize")
 
 def check_limits(manifest: Manifest, path: Path) -> None:
     """Raise `BundleError` with the field, its value and what is allowed; `path` names the file."""
-    model, image = manifest.model, manifest.model.image
-    for name, (low, high) in _MODEL_RANGES.items():
-        _within(path, f"model.{name}", getattr(model, name), low, high)
-    for name, (low, high) in _IMAGE_RANGES.items():
-        _within(path, f"model.image.{name}", getattr(image, name), low, high)
-    for name, allowed in _CHOICES.items():
-        _one_of(path, f"model.{name}", getattr(model, name), allowed)
-    _one_of(path, "model.image.crop_mode", image.crop_mode, _CROP_MODES)
-    _within(path, "model.prompt.state_bins", model.prompt.state_bins, *_STATE_BINS)
-    _check_model(path, model)
-    _check_image(path, image)
-    _check_tokens(path, manifest.tokens, model)
+    check_model(manifest.model, manifest.tokens, path)
     for name, layer in manifest.recipe.layers.items():
         for field in fields(layer):
             if field.name.endswith("_error"):
@@ -78,7 +67,23 @@ def check_limits(manifest: Manifest, path: Path) -> None:
             raise _refusal(path, f"files[{name!r}].sha256", entry.sha256, "64 hexadecimal digits")
 
 
-def _check_model(path: Path, model: ModelEntry) -> None:
+def check_model(model: ModelEntry, tokens: TokenEntry, path: Path) -> None:
+    """Check what a bundle says of its model; `BundleError` as `check_limits`."""
+    image = model.image
+    for name, (low, high) in _MODEL_RANGES.items():
+        _within(path, f"model.{name}", getattr(model, name), low, high)
+    for name, (low, high) in _IMAGE_RANGES.items():
+        _within(path, f"model.image.{name}", getattr(image, name), low, high)
+    for name, allowed in _CHOICES.items():
+        _one_of(path, f"model.{name}", getattr(model, name), allowed)
+    _one_of(path, "model.image.crop_mode", image.crop_mode, _CROP_MODES)
+    _within(path, "model.prompt.state_bins", model.prompt.state_bins, *_STATE_BINS)
+    _check_shapes(path, model)
+    _check_image(path, image)
+    _check_tokens(path, tokens, model)
+
+
+def _check_shapes(path: Path, model: ModelEntry) -> None:
     if model.head_dim % 2 or model.kv_width % model.head_dim:
         allowed = f"whole heads of an even width, head_dim is {model.head_dim}"
         raise _refusal(path, "model.kv_width", model.kv_width, allowed)

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edge.bundle import EMBEDDINGS, NORM_STATS, TOKENIZER, file_sha256
+from edge.errors import BundleError
 from edge.manifest import (
     MANIFEST_NAME,
     SCHEMA,
@@ -25,6 +26,7 @@ from edge.manifest import (
     ModelEntry,
     RecipeEntry,
 )
+from edge.manifest_limits import check_model
 from quantization.checkpoint import Checkpoint
 from quantization.decoder import write_decoder
 from quantization.errors import BuildError
@@ -55,6 +57,12 @@ def build_bundle(
     checkpoint = Checkpoint(
         checkpoint_path, lambda size_bytes: progress(size_bytes, checkpoint.size_bytes())
     )
+    dtype = _embedding_dtype(checkpoint, recipe_name)
+    model = _model_entry(checkpoint, dtype)
+    try:
+        check_model(model, checkpoint.tokens, checkpoint.path)
+    except BundleError as error:
+        raise BuildError(f"no robot could open the bundle: {error}") from None
     with _building(bundle_path) as work:
         layers: dict[str, LayerEntry] = {}
         for write in (write_vision, write_decoder, write_context, write_expert):
@@ -63,7 +71,7 @@ def build_bundle(
             layers.update(graph.layers)
             size_mib = sum(file.stat().st_size for file in files) / 2**20
             report(f"{graph.name}: {len(graph.layers)} matrices, {size_mib:.1f} MiB")
-        dtype = _write_embeddings(checkpoint, work / EMBEDDINGS, recipe_name)
+        _write_embeddings(checkpoint, work / EMBEDDINGS, dtype)
         report(f"embeddings: {(work / EMBEDDINGS).stat().st_size / 2**20:.1f} MiB {dtype}")
         shutil.copyfile(checkpoint.tokenizer_path, work / TOKENIZER)
         (work / NORM_STATS).write_text(json.dumps(checkpoint.norm_stats))
@@ -72,7 +80,7 @@ def build_bundle(
             created_by=f"molmoact-edge {importlib.metadata.version('molmoact-edge')}",
             source=checkpoint.source(),
             recipe=RecipeEntry(recipe_name, layers),
-            model=_model_entry(checkpoint, dtype),
+            model=model,
             tokens=checkpoint.tokens,
             files={
                 path.name: FileEntry(path.stat().st_size, file_sha256(path))
@@ -108,12 +116,15 @@ def _building(bundle_path: Path) -> Iterator[Path]:
         os.close(handle)
 
 
-def _write_embeddings(checkpoint: Checkpoint, path: Path, recipe_name: str) -> str:
-    """Write the whole table row by row; bfloat16 unless full precision would lose digits."""
+def _embedding_dtype(checkpoint: Checkpoint, recipe_name: str) -> str:
+    """Choose bfloat16 unless full precision would lose digits."""
+    whole = recipe_name == "fp32" and checkpoint.dtype(_EMBEDDING) != "bfloat16"
+    return "float32" if whole else "bfloat16"
+
+
+def _write_embeddings(checkpoint: Checkpoint, path: Path, dtype: str) -> None:
+    """Write the whole table row by row."""
     text = checkpoint.config.text
-    source_dtype = checkpoint.dtype(_EMBEDDING)
-    whole = recipe_name == "fp32" and source_dtype != "bfloat16"
-    dtype = "float32" if whole else "bfloat16"
     tables = [(_EMBEDDING, text.vocab)]
     if text.added_vocab:
         tables.append((_NEW_EMBEDDING, text.added_vocab))
@@ -122,8 +133,7 @@ def _write_embeddings(checkpoint: Checkpoint, path: Path, recipe_name: str) -> s
             for first in range(0, rows, _ROWS_AT_ONCE):
                 part = slice(first, min(first + _ROWS_AT_ONCE, rows))
                 values = checkpoint.tensor(name, (rows, text.width), part)
-                file.write((values if whole else values.astype("bfloat16")).tobytes())
-    return dtype
+                file.write(values.astype(dtype, copy=False).tobytes())
 
 
 def _model_entry(checkpoint: Checkpoint, embedding_dtype: str) -> ModelEntry:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
 from edge.bundle import file_sha256
-from edge.errors import BundleError
+from edge.errors import BundleError, one_line
 from edge.manifest import SourceEntry, TokenEntry
 from edge.normalization import parse_tags
 from edge.prompt import IMAGE_TOKENS
@@ -48,8 +48,12 @@ class Checkpoint:
             tags = parse_tags(
                 self.norm_stats, self.config.expert.max_horizon, self.config.expert.max_dim
             )
+            json.dumps(self.norm_stats, allow_nan=False)
         except BundleError as error:
             raise BuildError(f"{self.path}: {error}") from None
+        except ValueError:
+            name = self.path / self.config.norm_stats_name
+            raise BuildError(f"{name}: holds NaN or Infinity, which are not JSON") from None
         self.tag_names = sorted(tags)
         self._shards = self._open_shards()
         self.tokenizer_path = self._file("tokenizer.json")
@@ -147,7 +151,12 @@ class Checkpoint:
         return shards
 
     def _resolve_tokens(self) -> TokenEntry:
-        tokenizer = Tokenizer.from_file(str(self.tokenizer_path))
+        try:
+            tokenizer = Tokenizer.from_file(str(self.tokenizer_path))
+        except Exception as error:  # noqa: BLE001  (tokenizers raises plain Exception)
+            raise BuildError(
+                f"{self.tokenizer_path}: not a tokenizer ({one_line(error)}); fetch the file again"
+            ) from None
         settings = self._json("tokenizer_config.json")
         bos, eos = (_token_text(settings.get(key)) for key in ("bos_token", "eos_token"))
 
@@ -195,4 +204,5 @@ class Checkpoint:
 
 
 def _token_text(value: Any) -> str | None:
-    return value.get("content") if isinstance(value, dict) else value
+    text = value.get("content") if isinstance(value, dict) else value
+    return text if isinstance(text, str) else None

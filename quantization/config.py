@@ -10,11 +10,14 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from edge.errors import shown
 from edge.images import ImageLayout
 from edge.prompt import PromptFormat
 from quantization.errors import BuildError
 
 _ROPE_DEFAULT_THETA = 1_000_000.0  # the class default of the release's text config
+_MOST = 1 << 20  # above every size of a released model; a larger one is a damaged file
+_LARGEST = 1e12
 _ABSENT = object()
 
 
@@ -137,7 +140,7 @@ def parse_config(config: dict[str, Any], processor: dict[str, Any]) -> Checkpoin
         depth_gate=depth_gate,
         norm_stats_name=top.text("norm_stats_filename", "norm_stats.json"),
         token_ids={
-            key: config.get(key)
+            key: None if config.get(key) is None else top.count(key, least=0)
             for key in (
                 "image_patch_id",
                 "depth_output_token_id",
@@ -156,12 +159,15 @@ def _parse_text(section: _Section) -> TextConfig:
     section.only("norm_after", False, default=False)
     section.only("rope_scaling_layers", None, default=None)
     scaling = section.get("rope_scaling", None) or section.get("rope_parameters", None) or {}
+    if not isinstance(scaling, dict):
+        section.refuse("rope_parameters", scaling, "an object")
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind != "default":
         section.refuse("rope_scaling", kind, "'default'")
     theta = section.number("rope_theta", scaling.get("rope_theta", _ROPE_DEFAULT_THETA))
     heads = section.count("num_attention_heads")
-    kv_heads = section.get("num_key_value_heads", None) or heads
+    grouped = section.get("num_key_value_heads", None) is not None
+    kv_heads = section.count("num_key_value_heads") if grouped else heads
     head_dim = section.count("head_dim", 128)
     if heads % kv_heads:
         section.refuse("num_key_value_heads", kv_heads, f"a divisor of {heads} heads")
@@ -178,7 +184,7 @@ def _parse_text(section: _Section) -> TextConfig:
         head_dim=head_dim,
         mlp_width=section.count("intermediate_size"),
         vocab=section.count("vocab_size"),
-        added_vocab=section.get("additional_vocab_size", 0) or 0,
+        added_vocab=section.count("additional_vocab_size", 0, least=0),
         qkv_bias=section.flag("qkv_bias", True),
         qk_norm=qk_norm,
         norm_eps=section.number("layer_norm_eps", 1e-6),
@@ -193,7 +199,7 @@ def _parse_vit(vit: _Section, adapter: _Section, text_width: int) -> VitConfig:
     adapter.only("hidden_act", "silu", default="silu")
     layers = vit.count("num_hidden_layers")
     taps = []
-    for tap in adapter.get("vit_layers", [-3, -9]):
+    for tap in adapter.whole_numbers("vit_layers", [-3, -9], None):
         index = tap if tap >= 0 else tap + layers
         if not 0 <= index < layers:
             adapter.refuse("vit_layers", tap, f"a layer of the {layers}")
@@ -250,7 +256,9 @@ def _parse_expert(top: _Section, text: TextConfig) -> ExpertConfig:
 
 def _parse_processor(processor: _Section, top: _Section) -> tuple[ImageLayout, PromptFormat]:
     image = processor.section("image_processor")
-    size = image.get("size", {"height": 378, "width": 378})
+    size = {"height": 378, "width": 378}
+    if image.get("size", None) is not None:
+        size = {side: image.section("size").count(side) for side in size}
     for key in ("image_mean", "image_std"):
         image.only(key, [0.5, 0.5, 0.5], default=[0.5, 0.5, 0.5])
     image.only("resample", 2, default=2)  # bilinear in Pillow's numbering
@@ -259,15 +267,15 @@ def _parse_processor(processor: _Section, top: _Section) -> tuple[ImageLayout, P
         ("resize", "overlap-and-resize-c2", "overlap-and-resize"),
         default="overlap-and-resize-c2",
     )
-    height, width = size.get("height"), size.get("width")
+    height, width = size["height"], size["width"]
     patch = image.count("patch_size", 14)
-    if not height or not width or height % patch or width % patch or height != width:
+    if height % patch or height != width:
         image.refuse("size", size, f"equal sides, whole patches of {patch}")
     vit_size = top.section("vit_config").get("image_default_input_size", [378, 378])
-    if list(vit_size) != [height, width]:
-        image.refuse("size", size, f"vit_config.image_default_input_size {list(vit_size)}")
-    pooling = image.get("pooling_size", [2, 2])
-    margins = image.get("overlap_margins", [4, 4])
+    if vit_size not in ([height, width], (height, width)):
+        image.refuse("size", size, f"vit_config.image_default_input_size {vit_size}")
+    pooling = image.whole_numbers("pooling_size", [2, 2], 2)
+    margins = image.whole_numbers("overlap_margins", [4, 4], 2)
     layout = ImageLayout(
         height=height,
         width=width,
@@ -310,16 +318,23 @@ class _Section:
         separator = " " if self._where.endswith(".json") else "."
         return _Section(value, f"{self._where}{separator}{key}")
 
-    def count(self, key: str, default: Any = _ABSENT) -> int:
+    def count(self, key: str, default: Any = _ABSENT, least: int = 1) -> int:
         value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            self.refuse(key, value, "a whole number of 1 or more")
+        if type(value) is not int or not least <= value <= _MOST:
+            self.refuse(key, value, f"a whole number of {least} to {_MOST}")
         return value
+
+    def whole_numbers(self, key: str, default: list[int], length: int | None) -> list[int]:
+        values = self.get(key, default)
+        fits = isinstance(values, list) and values and len(values) == (length or len(values))
+        if not fits or any(type(value) is not int for value in values):
+            self.refuse(key, values, f"{length or 'a list of'} whole numbers")
+        return values
 
     def number(self, key: str, default: Any = _ABSENT) -> float:
         value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-            self.refuse(key, value, "a number above 0")
+        if type(value) not in (int, float) or not 0 < value <= _LARGEST:
+            self.refuse(key, value, f"a number above 0, at most {_LARGEST:g}")
         return float(value)
 
     def flag(self, key: str, default: bool) -> bool:
@@ -347,5 +362,6 @@ class _Section:
 
     def refuse(self, key: str, value: Any, supported: str) -> None:
         raise BuildError(
-            f"{self._where}: {key} is {value!r}, which is not supported; expected {supported}"
+            f"{self._where}: {key} is {shown(value, 60)}, which is not supported; expected "
+            f"{supported}"
         )

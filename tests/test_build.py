@@ -80,6 +80,19 @@ def nested(key, value):
         ("action_mode", "discrete", "action_mode is 'discrete'"),
         ("num_depth_codes", 15, "num_depth_codes is 15"),
         ("depth_token_start_id", 7, "gives <depth_0> the id 7"),
+        ("eos_token_id", [1, 2], r"eos_token_id is \[1, 2\]"),
+        ("eos_token_id", 10**6, "tokens.eos is 1000000; allowed: 0 to"),
+        ("flow_matching_num_steps", 10**12, "flow_matching_num_steps is 1000000000000"),
+        ("n_obs_steps", 5000, "n_obs_steps is 5000; allowed: 1 to 4096"),
+        ("text_config.max_position_embeddings", 1 << 20, "max_positions is 1048576"),
+        ("text_config.additional_vocab_size", -1, "additional_vocab_size is -1"),
+        ("text_config.num_key_value_heads", "2", "num_key_value_heads is '2'"),
+        ("text_config.rope_parameters", [1], r"rope_parameters is \[1\]"),
+        ("text_config.rope_theta", float("inf"), "rope_theta is inf"),
+        ("vit_config.image_default_input_size", 5, "vit_config.image_default_input_size 5"),
+        ("adapter_config.vit_layers", 5, "vit_layers is 5"),
+        ("adapter_config.vit_layers", [], r"vit_layers is \[\]"),
+        ("adapter_config.vit_layers", ["a"], r"vit_layers is \['a'\]"),
     ],
 )
 def test_a_config_outside_what_is_supported_is_refused_by_field_and_value(
@@ -91,11 +104,27 @@ def test_a_config_outside_what_is_supported_is_refused_by_field_and_value(
     assert not (tmp_path / "bundle").exists()
 
 
-def test_an_unknown_crop_mode_is_refused(checkpoint, tmp_path):
-    change = nested("image_processor.crop_mode", "tile")
-    edit_json(checkpoint / "processor_config.json", change)
-    with pytest.raises(BuildError, match="crop_mode is 'tile'"):
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("crop_mode", "tile", "crop_mode is 'tile'"),
+        ("size", 5, "size is 5"),
+        ("size.height", "a", "height is 'a'"),
+        ("pooling_size", [2], r"pooling_size is \[2\]"),
+        ("pooling_size", {"height": 2}, "pooling_size is {'height': 2}"),
+        ("pooling_size", [0, 2], "pooling_height is 0; allowed: 1 to 64"),
+        ("overlap_margins", "ab", "overlap_margins is 'ab'"),
+        ("overlap_margins", [1, -1], "overlap_right is -1; allowed: 0 to 256"),
+        ("max_crops", 1000, "max_crops is 1000; allowed: 1 to 64"),
+    ],
+)
+def test_a_processor_outside_what_is_supported_is_refused_by_field_and_value(
+    checkpoint, tmp_path, key, value, message
+):
+    edit_json(checkpoint / "processor_config.json", nested(f"image_processor.{key}", value))
+    with pytest.raises(BuildError, match=message):
         build_bundle(checkpoint, tmp_path / "bundle", "fp32")
+    assert not (tmp_path / "bundle").exists()
 
 
 def truncate(path):
@@ -109,6 +138,15 @@ def truncate(path):
         (lambda c: (c / "model.safetensors").unlink(), "model.safetensors: missing"),
         (lambda c: (c / "norm_stats.json").unlink(), "norm_stats.json: missing"),
         (lambda c: (c / "tokenizer.json").unlink(), "tokenizer.json: missing"),
+        (lambda c: (c / "tokenizer.json").write_text("{}"), "tokenizer.json: not a tokenizer"),
+        (
+            lambda c: edit_json(c / "tokenizer_config.json", lambda t: t.update(eos_token=[1])),
+            "token None is missing",
+        ),
+        (
+            lambda c: edit_json(c / "norm_stats.json", lambda s: s.update(more=float("nan"))),
+            "norm_stats.json: holds NaN",
+        ),
         (lambda c: (c / "config.json").write_text("["), "config.json: not JSON"),
         (lambda c: (c / "config.json").write_text("[]"), "config.json: a JSON object"),
         (

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from edge.errors import EdgeError, shown
+from edge.errors import EdgeError, one_line, shown
 
 
 class ProfileError(EdgeError):
@@ -49,7 +49,7 @@ class Section:
     def text(self, key: str, allowed: tuple[str, ...] | None = None) -> str:
         """Take a string, one of `allowed` when given."""
         value = self._take(key)
-        if not isinstance(value, str) or not value:
+        if not isinstance(value, str) or not value.isprintable() or not value:
             raise ProfileError(f"{self._at(key)}: {shown(value)} is not a text")
         if allowed is not None and value not in allowed:
             raise ProfileError(f"{self._at(key)}: '{value}'; allowed: {', '.join(allowed)}")
@@ -122,8 +122,9 @@ def section_from_yaml(text: str, file: str) -> Section:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise ProfileError(f"{file}: line {line}: not valid YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise ProfileError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # ValueError: what YAML takes for a date or a number and Python does not.
+        raise ProfileError(f"{file}: not valid YAML: {one_line(error)}") from error
 
 
 class _StrictLoader(yaml.SafeLoader):

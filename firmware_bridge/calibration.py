@@ -59,7 +59,7 @@ def load_calibration(path: Path) -> dict[str, MotorCalibration]:
             f"{path}: cannot be read ({error}); LeRobot keeps calibrations in "
             "~/.cache/huggingface/lerobot/calibration/robots"
         ) from error
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise CalibrationError(f"{path}: is not JSON ({error})") from error
     if not isinstance(content, dict):
         raise CalibrationError(f"{path}: must map the joints {', '.join(JOINTS)}")

@@ -85,7 +85,10 @@ def test_bad_content_is_named_with_its_key_in_one_line(content, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "text"), [("f.yaml", "a: [1"), ("f.json", "{")])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("f.yaml", "a: [1"), ("f.json", "{"), ("f.yaml", "a: 2020-13-45"), ("f.json", "[" * 100_000)],
+)
 def test_file_that_does_not_parse_is_one_line(tmp_path, name, text):
     path = tmp_path / name
     path.write_text(text)

@@ -144,7 +144,19 @@ def test_profile_that_does_not_exist_names_those_that_do(tmp_path):
         load_profile(own_profile(tmp_path, sim=SIM_TEXT.replace("arm: so101", "arm: so102")))
 
 
-@pytest.mark.parametrize("text", ["", "[1, 2]", "a: [", "just words", "a: !!python/name:os.system"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[1, 2]",
+        "a: [",
+        "just words",
+        "a: !!python/name:os.system",
+        "a: 2020-13-45",
+        "[" * 5000,
+        "a: !!int x",
+    ],
+)
 def test_file_that_is_not_a_mapping_is_refused_in_one_line(tmp_path, text):
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(ProfileError) as error:

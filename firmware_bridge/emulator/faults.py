@@ -77,7 +77,7 @@ def load_faults(path: Path) -> Faults:
         raise FaultsError(f"{path}: cannot be read ({error}); check the path") from error
     try:
         content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise FaultsError(f"{path}: is not valid YAML or JSON ({reason})") from error
     return faults_from_mapping(content if content is not None else {}, str(path))

@@ -8,6 +8,7 @@ TASK      ?= put the red cube in the bin
 BUNDLE    ?= bundle
 CHECKPOINT ?= checkpoints/nano
 DEMO      := demo
+export TASK
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-runtime demo test lint quantize verify run stop scan clean
@@ -22,7 +23,7 @@ setup-runtime: ## create the robot runtime's environment (.venv-runtime: enough 
 	@scripts/make_env.sh $(RUNTIME) demo 3.12 3.11 3.13 3.10
 
 demo: setup-runtime ## build, verify and run the nano policy on a simulated arm; writes demo/
-	@scripts/demo.sh $(RUNTIME) $(DEMO) "$(TASK)"
+	@scripts/demo.sh $(RUNTIME) $(DEMO) "$$TASK"
 
 test: setup ## run every test
 	@$(VENV)/bin/python -m pytest -q
@@ -36,8 +37,8 @@ quantize: setup-runtime ## build BUNDLE from CHECKPOINT with RECIPE
 verify: setup-runtime ## check every digest and shape of BUNDLE
 	@$(RUNTIME)/bin/molmoact-quantize verify $(BUNDLE)
 
-run: setup-runtime ## run BUNDLE on the arm of PROFILE with TASK (PORT=/dev/... for a real arm)
-	@$(RUNTIME)/bin/molmoact-edge run $(BUNDLE) --profile $(PROFILE) --task "$(TASK)" $(if $(PORT),--port $(PORT))
+run: setup-runtime ## run BUNDLE on the arm of PROFILE with TASK (a real arm: PORT=/dev/... CALIBRATION=arm.json)
+	@$(RUNTIME)/bin/molmoact-edge run $(BUNDLE) --profile $(PROFILE) --task "$$TASK" $(if $(PORT),--port $(PORT)) $(if $(CALIBRATION),--calibration $(CALIBRATION))
 
 scan: setup-runtime ## list ports and the servos on them (PORT=/dev/... for one)
 	@$(RUNTIME)/bin/molmoact-arm scan $(if $(PORT),--port $(PORT))

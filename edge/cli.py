@@ -204,17 +204,19 @@ def _task(text: str) -> str:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
     if not (math.isfinite(seconds) and seconds > 0.0):
         raise argparse.ArgumentTypeError(f"{text}: a number of seconds above 0 is needed")
     return seconds
 
 
 def _seed(text: str) -> int:
-    seed = int(text)
-    if seed < 0:
-        raise argparse.ArgumentTypeError(f"{text}: a seed is 0 or more")
-    return seed
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text}: a seed is a whole number of 0 or more")
+    return int(text)
 
 
 if __name__ == "__main__":

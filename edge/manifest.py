@@ -143,10 +143,11 @@ def _record(kind: type, value: Any, path: str, where: str) -> Any:
     if not isinstance(value, dict):
         raise BundleError(f"{path}: {where} is {shown(value)}; an object is needed")
     names = {field.name for field in fields(kind)}
+    again = "build the bundle again with this version"
     for unknown in sorted(set(value) - names):
-        raise BundleError(f"{path}: {where} has {shown(unknown)}, unknown to this runtime")
+        raise BundleError(f"{path}: {where} has {shown(unknown)}, unknown to this runtime; {again}")
     for missing in sorted(names - set(value)):
-        raise BundleError(f"{path}: {where}.{missing} is missing")
+        raise BundleError(f"{path}: {where}.{missing} is missing; {again}")
     hints = get_type_hints(kind)
     return kind(**{n: _value(hints[n], value[n], path, f"{where}.{n}") for n in sorted(names)})
 

@@ -218,10 +218,9 @@ def _fail(error: Exception, code: int) -> int:
 
 
 def _whole_number(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{number}: a whole number of 0 or more is needed")
-    return number
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text}: a whole number of 0 or more is needed")
+    return int(text)
 
 
 def _size(text: str) -> tuple[int, int]:

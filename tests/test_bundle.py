@@ -69,7 +69,7 @@ def test_a_good_file_is_hashed_once(copy, monkeypatch):
     [
         (lambda m: m.update(schema="v0"), "schema is 'v0', this runtime reads"),
         (lambda m: m.update(extra=1), "manifest has 'extra', unknown"),
-        (lambda m: m["model"].pop("width"), "manifest.model.width is missing"),
+        (lambda m: m["model"].pop("width"), "manifest.model.width is missing; build"),
         (lambda m: m["model"].update(width="64"), "manifest.model.width is '64'; int"),
         (lambda m: m["model"].update(width=-1), "manifest.model.width is -1; int"),
         (lambda m: m["files"].pop("expert.onnx"), "files lacks expert.onnx"),

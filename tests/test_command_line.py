@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[1]
 COMMANDS = {
     "molmoact-arm": "firmware_bridge.cli",
     "molmoact-edge": "edge.cli",
@@ -44,3 +48,29 @@ def test_help_shows_an_example_and_exits_0(command, capsys):
 def test_the_console_script_is_declared(command):
     scripts = importlib.import_module("importlib.metadata").entry_points(group="console_scripts")
     assert next(s.value for s in scripts if s.name == command) == f"{COMMANDS[command]}:main"
+
+
+@pytest.mark.parametrize("option", ["--seconds", "--seed"])
+def test_what_is_no_number_is_refused_in_words_not_in_names_of_the_code(option, capsys):
+    arguments = ["run", "bundle", "--profile", "sim", "--task", "lift", option, "soon"]
+    assert run("molmoact-edge", arguments) == 2
+    error = capsys.readouterr().err
+    assert f"argument {option}: soon: a " in error
+    assert "invalid" not in error
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_hands_a_task_over_as_it_was_typed(tmp_path):
+    command = tmp_path / "bin" / "molmoact-edge"
+    command.parent.mkdir()
+    command.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    command.chmod(0o755)
+    task = 'say "hi"; it\'s `up`'
+    variables = [f"RUNTIME={tmp_path}", f"TASK={task}", "CALIBRATION=arm.json"]
+    result = subprocess.run(
+        ["make", "--old-file=setup-runtime", "run", *variables],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    arguments = result.stdout.splitlines()
+    assert arguments[arguments.index("--task") + 1] == task
+    assert arguments[-2:] == ["--calibration", "arm.json"]

@@ -89,7 +89,7 @@ def open_bundle(path: str | Path, *, trust_memory: bool = True) -> Bundle:
     for name in GRAPHS:
         check_external_data(path / name, manifest.files)
     stats = read_json(path / NORM_STATS, _MAX_STATS_BYTES)
-    tags = parse_tags(stats, model.max_action_horizon, model.max_action_dim)
+    tags = parse_tags(stats, model.max_action_horizon, model.max_action_dim, model.n_obs_steps)
     tokenizer = _open_tokenizer(path / TOKENIZER, manifest)
     return Bundle(path, manifest, tokenizer, tags, EmbeddingTable(path / EMBEDDINGS, model))
 

@@ -77,8 +77,14 @@ class RobotTag:
     state: Normalizer
 
 
-def parse_tags(payload: Any, max_horizon: int, max_dim: int) -> dict[str, RobotTag]:
-    """Read `norm_stats.json`; raise `BundleError` that names the tag and the key that is wrong."""
+def parse_tags(
+    payload: Any, max_horizon: int, max_dim: int, n_obs_steps: int = 1
+) -> dict[str, RobotTag]:
+    """Read `norm_stats.json`; raise `BundleError` that names the tag and the key that is wrong.
+
+    The first `n_obs_steps` - 1 actions of a chunk belong to the past, so that many more than
+    `n_action_steps` must fit into the horizon.
+    """
     mode = payload.get("norm_mode") if isinstance(payload, dict) else None
     if mode not in NORM_MODES:
         raise BundleError(
@@ -88,7 +94,14 @@ def parse_tags(payload: Any, max_horizon: int, max_dim: int) -> dict[str, RobotT
     tags = payload.get("metadata_by_tag")
     if not isinstance(tags, dict) or not tags:
         raise BundleError("norm_stats.json: metadata_by_tag is empty; at least one tag is needed")
-    return {name: _parse_tag(name, tag, mode, max_horizon, max_dim) for name, tag in tags.items()}
+    parsed = {name: _parse_tag(name, tag, mode, max_horizon, max_dim) for name, tag in tags.items()}
+    for name, tag in parsed.items():
+        if tag.n_action_steps + n_obs_steps - 1 > tag.action_horizon:
+            raise BundleError(
+                f"norm_stats.json: tag {name!r}: n_action_steps {tag.n_action_steps} after "
+                f"n_obs_steps {n_obs_steps} exceed action_horizon {tag.action_horizon}"
+            )
+    return parsed
 
 
 def choose_tag(tags: dict[str, RobotTag], name: str | None) -> RobotTag:

@@ -46,7 +46,10 @@ class Checkpoint:
         self.norm_stats = self._json(self.config.norm_stats_name)
         try:
             tags = parse_tags(
-                self.norm_stats, self.config.expert.max_horizon, self.config.expert.max_dim
+                self.norm_stats,
+                self.config.expert.max_horizon,
+                self.config.expert.max_dim,
+                self.config.n_obs_steps,
             )
             json.dumps(self.norm_stats, allow_nan=False)
         except BundleError as error:

@@ -83,7 +83,7 @@ def nested(key, value):
         ("eos_token_id", [1, 2], r"eos_token_id is \[1, 2\]"),
         ("eos_token_id", 10**6, "tokens.eos is 1000000; allowed: 0 to"),
         ("flow_matching_num_steps", 10**12, "flow_matching_num_steps is 1000000000000"),
-        ("n_obs_steps", 5000, "n_obs_steps is 5000; allowed: 1 to 4096"),
+        ("n_obs_steps", 5000, "n_obs_steps 5000 exceed action_horizon 10"),
         ("text_config.max_position_embeddings", 1 << 20, "max_positions is 1048576"),
         ("text_config.additional_vocab_size", -1, "additional_vocab_size is -1"),
         ("text_config.num_key_value_heads", "2", "num_key_value_heads is '2'"),

@@ -64,6 +64,12 @@ def test_the_only_tag_may_be_left_out_and_an_unknown_one_is_named():
         choose_tag({**tags, "other": tags["arm"]}, None)
 
 
+def test_past_steps_and_action_steps_must_fit_the_horizon():
+    assert parse_tags(payload(), 8, 32, n_obs_steps=5)["arm"].n_action_steps == 4
+    with pytest.raises(BundleError, match="n_action_steps 4 after n_obs_steps 6 exceed"):
+        parse_tags(payload(), 8, 32, n_obs_steps=6)
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [

@@ -4,18 +4,21 @@
 #   scripts/make_env.sh .venv-runtime demo 3.10 3.11 3.12 3.13
 #   scripts/make_env.sh .venv workstation 3.12
 #
-# Arguments: folder, extras of pyproject.toml, Python versions that will do (the first found is used;
-# PYTHON=/path/to/python overrides). Uses uv where it works, else venv and pip. Does nothing when the
-# folder is already up to date.
+# Arguments: folder, extras of pyproject.toml, Python versions that will do, the best first
+# (PYTHON=/path/to/python restricts the search to that one). Uses uv where it works, else venv and
+# pip. Does nothing when the folder is already up to date.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 env=$1 extras=$2
 shift 2
 
+# Print "version path" of the first Python that will do. PYENV_VERSION lets pyenv's shims give a
+# version that .python-version does not name; elsewhere it means nothing.
 find_python() {
-  for candidate in ${PYTHON:-} $(printf 'python%s ' "$@") python3 python; do
-    for version in "$@"; do
-      if found=$("$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2], sys.executable)' 2>/dev/null) &&
+  for version in "$@"; do
+    for candidate in ${PYTHON:-"python$version" python3 python}; do
+      if found=$(PYENV_VERSION=$version "$candidate" -c \
+        'import sys; print("%d.%d" % sys.version_info[:2], sys.executable)' 2>/dev/null) &&
         [ "${found%% *}" = "$version" ]; then
         echo "$found"
         return

@@ -11,8 +11,9 @@ import importlib.metadata
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from edge.bundle import EMBEDDINGS, NORM_STATS, TOKENIZER, file_sha256
@@ -31,7 +32,8 @@ from quantization.checkpoint import Checkpoint
 from quantization.decoder import write_decoder
 from quantization.errors import BuildError
 from quantization.expert import write_context, write_expert
-from quantization.recipes import find_recipe
+from quantization.graph import GraphWriter
+from quantization.recipes import Recipe, Rule, find_recipe
 from quantization.vision import write_vision
 
 _EMBEDDING = "model.transformer.wte.embedding"
@@ -43,21 +45,23 @@ def build_bundle(
     checkpoint_path: Path,
     bundle_path: Path,
     recipe_name: str,
+    rules: Sequence[Rule] = (),
     report: Callable[[str], object] = lambda line: None,
     progress: Callable[[int, int], object] = lambda read_bytes, all_bytes: None,
 ) -> Manifest:
     """Build `bundle_path` from a checkpoint folder; return the manifest that was written.
 
-    `report` gets one line per finished part, `progress` the bytes of a tensor just read and those
-    of the whole checkpoint. Raises `BuildError`; the output is whole or absent.
+    `rules` come after the recipe's own and overrule them. `report` gets one line per finished part,
+    `progress` the bytes of a tensor just read and those of the whole checkpoint. Raises
+    `BuildError`; the output is whole or absent.
     """
-    recipe = find_recipe(recipe_name)
+    recipe = find_recipe(recipe_name).with_rules(rules)
     if bundle_path.exists():
         raise BuildError(f"{bundle_path}: already exists; delete it or choose another path")
     checkpoint = Checkpoint(
         checkpoint_path, lambda size_bytes: progress(size_bytes, checkpoint.size_bytes())
     )
-    dtype = _embedding_dtype(checkpoint, recipe_name)
+    dtype = _embedding_dtype(checkpoint, recipe)
     model = _model_entry(checkpoint, dtype)
     try:
         check_model(model, checkpoint.tokens, checkpoint.path)
@@ -65,7 +69,7 @@ def build_bundle(
         raise BuildError(f"no robot could open the bundle: {error}") from None
     with _building(bundle_path) as work:
         layers: dict[str, LayerEntry] = {}
-        for write in (write_vision, write_decoder, write_context, write_expert):
+        for write in _writers(recipe):
             graph = write(checkpoint, work, recipe)
             files = graph.save()
             layers.update(graph.layers)
@@ -79,7 +83,7 @@ def build_bundle(
             schema=SCHEMA,
             created_by=f"molmoact-edge {importlib.metadata.version('molmoact-edge')}",
             source=checkpoint.source(),
-            recipe=RecipeEntry(recipe_name, layers),
+            recipe=RecipeEntry(recipe.name, layers),
             model=model,
             tokens=checkpoint.tokens,
             files={
@@ -116,9 +120,16 @@ def _building(bundle_path: Path) -> Iterator[Path]:
         os.close(handle)
 
 
-def _embedding_dtype(checkpoint: Checkpoint, recipe_name: str) -> str:
+def _writers(recipe: Recipe) -> list[Callable[[Checkpoint, Path, Recipe], GraphWriter]]:
+    writers = [write_vision, write_decoder, write_context, write_expert]
+    if recipe.splits_prefill:
+        writers.insert(1, partial(write_decoder, name="prefill"))
+    return writers
+
+
+def _embedding_dtype(checkpoint: Checkpoint, recipe: Recipe) -> str:
     """Choose bfloat16 unless full precision would lose digits."""
-    whole = recipe_name == "fp32" and checkpoint.dtype(_EMBEDDING) != "bfloat16"
+    whole = recipe.keeps_everything and checkpoint.dtype(_EMBEDDING) != "bfloat16"
     return "float32" if whole else "bfloat16"
 
 

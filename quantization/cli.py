@@ -14,11 +14,12 @@ from edge.manifest import Manifest
 from firmware_bridge.command_line import CommandParser
 from quantization.build import build_bundle
 from quantization.errors import BuildError
-from quantization.recipes import RECIPES
+from quantization.recipes import RECIPES, parse_rule
 from quantization.verify import verify_bundle
 
 _EXAMPLE = """example:
   molmoact-quantize build checkpoints/nano bundle --recipe int4
+  molmoact-quantize build checkpoints/nano sharper --recipe int4 --set 'vision/*=int8'
   molmoact-quantize verify bundle
 """
 
@@ -36,7 +37,18 @@ def build_parser() -> argparse.ArgumentParser:
     build.add_argument("checkpoint", type=Path, help="folder in the released layout")
     build.add_argument("bundle", type=Path, help="folder to write; must not exist")
     build.add_argument(
-        "--recipe", required=True, help=f"how weights are stored: {', '.join(RECIPES)}"
+        "--recipe",
+        required=True,
+        help=f"how weights are stored: {', '.join(RECIPES)}, or a YAML file of rules",
+    )
+    build.add_argument(
+        "--set",
+        dest="rules",
+        action="append",
+        default=[],
+        metavar="PATTERN=FORMAT",
+        help="overrule the recipe for some matrices, for example 'vision/*=int8' or "
+        "'decoder/blocks.0.*=int8-block32'; may be repeated, the last match decides",
     )
     verify = commands.add_parser("verify", help="check every digest and shape of a bundle")
     verify.add_argument("bundle", type=Path)
@@ -72,8 +84,9 @@ def _build(args: argparse.Namespace) -> Manifest:
             bar.total = all_bytes
             bar.update(read_bytes)
 
+        rules = [parse_rule(text) for text in args.rules]
         return build_bundle(
-            args.checkpoint, args.bundle, args.recipe, report=bar.write, progress=advance
+            args.checkpoint, args.bundle, args.recipe, rules, report=bar.write, progress=advance
         )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from quantization.attention import Attention
 from quantization.checkpoint import Checkpoint
 from quantization.graph import BOOL, FLOAT, INT64, GraphWriter
 from quantization.recipes import Recipe
@@ -18,8 +19,10 @@ from quantization.recipes import Recipe
 _BLOCKS = "model.transformer.blocks"
 
 
-def write_decoder(checkpoint: Checkpoint, directory: Path, recipe: Recipe) -> GraphWriter:
-    """Write `decoder.onnx`.
+def write_decoder(
+    checkpoint: Checkpoint, directory: Path, recipe: Recipe, name: str = "decoder"
+) -> GraphWriter:
+    """Write `decoder.onnx`, or the same graph under another name and with that name's formats.
 
     Inputs: `embeddings` (1, T, width), `cos` and `sin` (1, T, head_dim / 2), `mask` (T, P + T) bool
     (True = may attend), `rows` (R,) int64 into T, and per layer `past_keys.i`, `past_values.i`
@@ -28,7 +31,7 @@ def write_decoder(checkpoint: Checkpoint, directory: Path, recipe: Recipe) -> Gr
     (1, R, codes) over the depth codes when the checkpoint reasons about depth.
     """
     config, text = checkpoint.config, checkpoint.config.text
-    graph = GraphWriter("decoder", directory, recipe)
+    graph = GraphWriter(name, directory, recipe)
     kv_width = text.kv_heads * text.head_dim
     x = graph.input("embeddings", FLOAT, [1, "T", text.width])
     graph.input("cos", FLOAT, [1, "T", text.head_dim // 2])
@@ -39,17 +42,19 @@ def write_decoder(checkpoint: Checkpoint, directory: Path, recipe: Recipe) -> Gr
         graph.input(f"past_keys.{index}", FLOAT, [1, "P", kv_width])
         graph.input(f"past_values.{index}", FLOAT, [1, "P", kv_width])
 
+    attention = Attention(graph, text.heads, text.kv_heads, text.head_dim)
+    bias = attention.bias("mask")
     for index in range(text.layers - 1):
-        layer = _Layer(graph, checkpoint, index)
-        q, keys, values = layer.project(x)
-        x = layer.finish(x, layer.attend(q, keys, values, "mask"))
-    layer = _Layer(graph, checkpoint, text.layers - 1)
-    normed, keys, values = layer.project_keys_values(x)
+        layer = _Layer(graph, checkpoint, index, attention)
+        q = layer.project(x)
+        x = layer.finish(x, layer.attend(q, "mask", bias))
+    layer = _Layer(graph, checkpoint, text.layers - 1, attention)
+    normed = layer.project_keys_values(x)
     outputs, empty = ["hidden"], {"else.hidden": np.zeros((1, 0, text.width), np.float32)}
     with graph.branch() as nodes:
         q = layer.project_queries(graph.op("Gather", normed, rows, axis=1), rows)
         row_mask = graph.op("Gather", "mask", rows, axis=0)
-        mixed = layer.attend(q, keys, values, row_mask)
+        mixed = layer.attend(q, row_mask, attention.bias(row_mask))
         x = layer.finish(graph.op("Gather", x, rows, axis=1), mixed)
         final = checkpoint.tensor("model.transformer.ln_f.weight", (text.width,))
         graph.rms_norm(x, graph.weight("ln_f", final), text.norm_eps, out="then.hidden")
@@ -57,8 +62,12 @@ def write_decoder(checkpoint: Checkpoint, directory: Path, recipe: Recipe) -> Gr
             graph.linear("then.hidden", "head", _head(checkpoint), out="then.logits")
             empty["else.logits"] = np.zeros((1, 0, config.depth_codes), np.float32)
             outputs.append("logits")
+    with graph.branch() as no_nodes:
+        for name, array in empty.items():
+            graph.op("Identity", graph.constant(array, np.float32), out=name)
     some = graph.op("Greater", graph.op("Size", rows), graph.constant(0))
-    graph.conditional(some, nodes, [f"then.{name}" for name in outputs], empty, outputs)
+    then = [f"then.{name}" for name in outputs]
+    graph.conditional(some, (nodes, then), (no_nodes, list(empty)), outputs)
 
     for index in range(text.layers):
         graph.output(f"keys.{index}", FLOAT, [1, "T", kv_width])
@@ -72,28 +81,32 @@ def write_decoder(checkpoint: Checkpoint, directory: Path, recipe: Recipe) -> Gr
 class _Layer:
     """One decoder layer, in pieces: the last one runs them on different rows."""
 
-    def __init__(self, graph: GraphWriter, checkpoint: Checkpoint, index: int) -> None:
+    def __init__(
+        self, graph: GraphWriter, checkpoint: Checkpoint, index: int, attention: Attention
+    ) -> None:
         self._graph, self._checkpoint, self._index = graph, checkpoint, index
+        self._attention = attention
         self._text = checkpoint.config.text
         self._q_width = self._text.heads * self._text.head_dim
         self._kv_width = self._text.kv_heads * self._text.head_dim
 
-    def project(self, x: str) -> tuple[str, str, str]:
-        """Return queries, all keys and all values (past rows first) for x (1, T, width)."""
+    def project(self, x: str) -> str:
+        """Write the new keys and values for x (1, T, width) and return the queries."""
         normed = self._norm(x, "attn_norm")
         qkv = self._project(normed, "qkv", slice(None))
         sizes = self._graph.constant([self._q_width, self._kv_width, self._kv_width])
         q, k, v = self._graph.ops("Split", qkv, sizes, out=3, axis=-1)
-        keys, values = self._extend(k, v)
-        return self._rotate(q, "q_norm", "cos", "sin"), keys, values
+        self._write_keys_values(k, v)
+        return self._rotate(q, "q_norm", "cos", "sin")
 
-    def project_keys_values(self, x: str) -> tuple[str, str, str]:
-        """Return the normalised input, all keys and all values, without queries."""
+    def project_keys_values(self, x: str) -> str:
+        """Write the new keys and values and return the normalised input, without queries."""
         normed = self._norm(x, "attn_norm")
         rows = slice(self._q_width, self._q_width + 2 * self._kv_width)
         kv = self._project(normed, "kv", rows)
         k, v = self._graph.ops("Split", kv, out=2, axis=-1, num_outputs=2)
-        return normed, *self._extend(k, v)
+        self._write_keys_values(k, v)
+        return normed
 
     def project_queries(self, normed: str, rows: str) -> str:
         """Return queries of the rows chosen from the normalised input."""
@@ -101,12 +114,10 @@ class _Layer:
         cos, sin = (self._graph.op("Gather", table, rows, axis=1) for table in ("cos", "sin"))
         return self._rotate(q, "q_norm", cos, sin)
 
-    def attend(self, q: str, keys: str, values: str, mask: str) -> str:
-        """Mix values by attention and project back to the width of the model."""
+    def attend(self, q: str, mask: str, bias: str) -> str:
+        """Mix past and new values by attention and project back to the width of the model."""
         text = self._text
-        mixed = self._graph.op(
-            "Attention", q, keys, values, mask, q_num_heads=text.heads, kv_num_heads=text.kv_heads
-        )
+        mixed = self._attention.attend(q, self._index, mask, bias)
         matrix = self._tensor("self_attn.attn_out.weight", (text.width, self._q_width))
         return self._graph.linear(mixed, self._part("attn_out"), matrix)
 
@@ -132,12 +143,9 @@ class _Layer:
             bias = self._checkpoint.tensor(f"{source}.bias", (outputs,), rows)
         return self._graph.linear(normed, self._part(name), matrix, bias)
 
-    def _extend(self, k: str, v: str) -> tuple[str, str]:
-        k = self._rotate(k, "k_norm", "cos", "sin", out=f"keys.{self._index}")
-        v = self._graph.op("Identity", v, out=f"values.{self._index}")
-        keys = self._graph.op("Concat", f"past_keys.{self._index}", k, axis=1)
-        values = self._graph.op("Concat", f"past_values.{self._index}", v, axis=1)
-        return keys, values
+    def _write_keys_values(self, k: str, v: str) -> None:
+        self._rotate(k, "k_norm", "cos", "sin", out=f"keys.{self._index}")
+        self._graph.op("Identity", v, out=f"values.{self._index}")
 
     def _rotate(self, x: str, norm: str, cos: str, sin: str, out: str | None = None) -> str:
         graph, text = self._graph, self._text

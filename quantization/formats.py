@@ -1,4 +1,4 @@
-"""How one matrix is stored: full precision, 8 bits a column, or 4 bits a block.
+"""How one matrix is stored: full precision, 8 bits an output, or 4 or 8 bits a block of inputs.
 
 All formats take a matrix W of shape (outputs, inputs), float32, as checkpoints hold it.
 """
@@ -6,32 +6,60 @@ All formats take a matrix W of shape (outputs, inputs), float32, as checkpoints 
 from __future__ import annotations
 
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-_INT4_ZERO = 8  # MatMulNBits without zero points subtracts 8
+from quantization.errors import BuildError
+
 _TINY = np.float32(1e-12)
 _SCALE_SHARES = (1.0, 0.92, 0.84, 0.76, 0.68)  # of the scale that plain rounding takes
 _SLICE_WEIGHTS = 1 << 21  # packed at a time by one core: 8 MiB of source
+_NAME = re.compile(r"(fp32|int8|(int[48])-block(16|32|64|128|256)(-asymmetric)?)")
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A storage format: `bits` a weight; for 4 bits, `block` inputs share a scale."""
+    """A storage format.
+
+    32 bits: as it is. 8 bits without a block: one scale an output, and activations in 8 bits with
+    one scale a row (W8A8), the fastest where arithmetic is the limit. 4 or 8 bits with a block:
+    `block` inputs share a scale (and a zero point unless `symmetric`), the smallest and, where
+    reading weights is the limit, the fastest.
+    """
 
     bits: int
     block: int = 0
+    symmetric: bool = True
 
     @property
     def name(self) -> str:
-        return {32: "fp32", 8: "int8", 4: f"int4-block{self.block}"}[self.bits]
+        """The name recipes and manifests use, which `parse_format` reads."""
+        if self.bits == 32:
+            return "fp32"
+        block = f"-block{self.block}" if self.block else ""
+        return f"int{self.bits}{block}{'' if self.symmetric else '-asymmetric'}"
 
 
 FP32 = Format(32)
 INT8 = Format(8)
+
+
+def parse_format(name: str) -> Format:
+    """Return the format called `name`; `BuildError` that lists what there is."""
+    found = _NAME.fullmatch(name)
+    if not found:
+        raise BuildError(
+            f"format {name!r} is unknown; choose fp32, int8, or int4-blockN or int8-blockN with N "
+            "of 16, 32, 64, 128 or 256, if wanted with -asymmetric"
+        )
+    whole, blocked, block, asymmetric = found.groups()
+    if blocked:
+        return Format(int(blocked[3:]), int(block), not asymmetric)
+    return FP32 if whole == "fp32" else INT8
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +72,15 @@ class Packed:
 
     weight: np.ndarray
     scale: np.ndarray | None
+    zero_point: np.ndarray | None
     relative_error: float
     rounding_error: float
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all arrays."""
+        arrays = (self.weight, self.scale, self.zero_point)
+        return sum(array.nbytes for array in arrays if array is not None)
 
 
 def pack(matrix: np.ndarray, form: Format) -> Packed:
@@ -55,21 +90,24 @@ def pack(matrix: np.ndarray, form: Format) -> Packed:
     the memory beside source and result.
     """
     if form.bits == 32:
-        return Packed(np.ascontiguousarray(matrix.T), None, 0.0, 0.0)
+        return Packed(np.ascontiguousarray(matrix.T), None, None, 0.0, 0.0)
     rows = max(1, _SLICE_WEIGHTS // matrix.shape[1])
     slices = [matrix[first : first + rows] for first in range(0, len(matrix), rows)]
-    pack_rows = _int8_rows if form.bits == 8 else partial(_int4_rows, block=form.block)
+    pack_rows = partial(_block_rows, form=form) if form.block else _int8_rows
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         parts = list(pool.map(pack_rows, slices))
     codes = np.concatenate([part.codes for part in parts])
     scale = np.concatenate([part.scale for part in parts]).reshape(-1)
+    zero_point = None
+    if not form.symmetric:
+        zero_point = np.concatenate([part.zero_point for part in parts])
     power = float(sum(np.sum(np.square(part, dtype=np.float64)) for part in slices))
-    weight = np.ascontiguousarray(codes.T) if form.bits == 8 else codes
+    weight = codes if form.block else np.ascontiguousarray(codes.T)
     errors = [
         float(np.sqrt(sum(squares) / power)) if power else 0.0
         for squares in zip(*(part.squared_errors for part in parts), strict=True)
     ]
-    return Packed(weight, scale, *errors)
+    return Packed(weight, scale, zero_point, *errors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +116,7 @@ class _Rows:
 
     codes: np.ndarray
     scale: np.ndarray
+    zero_point: np.ndarray | None
     squared_errors: tuple[float, float]  # as stored, and as plain rounding would have stored
 
 
@@ -86,40 +125,63 @@ def _int8_rows(matrix: np.ndarray) -> _Rows:
     scale = np.maximum(np.abs(matrix).max(axis=1), _TINY) / np.float32(127)
     codes = np.rint(matrix / scale[:, None])
     error = float(_squared_error(codes * scale[:, None], matrix).sum())
-    return _Rows(codes.astype(np.int8), scale, (error, error))
+    return _Rows(codes.astype(np.int8), scale, None, (error, error))
 
 
-def _int4_rows(matrix: np.ndarray, block: int) -> _Rows:
-    """Symmetric 4 bits, one scale a block of inputs, as MatMulNBits reads them.
+def _block_rows(matrix: np.ndarray, form: Format) -> _Rows:
+    """One scale a block of inputs, as MatMulNBits reads them.
 
-    codes (outputs, blocks, block / 2) uint8, low nibble first; scale (outputs, blocks) float32.
-    Plain rounding puts the largest magnitude of a block on -8, the longer side of the 4-bit range
-    (the choice of llama.cpp's Q4_0). Smaller scales clip that one weight and store the others more
-    finely: of several, each refitted by least squares to the codes it gave, the block keeps the one
-    with the smallest error.
+    codes (outputs, blocks, block * bits / 8) uint8, low nibble first; scale (outputs, blocks)
+    float32; zero_point (outputs, bytes) uint8, None when symmetric. Plain symmetric rounding puts
+    the largest magnitude of a block on the longer side of the range (the choice of llama.cpp's
+    Q4_0), asymmetric rounding its lowest and highest value on the range's ends. Smaller scales clip
+    those and store the others more finely: of several, each refitted by least squares to the codes
+    it gave, a block of 4 bits keeps the one with the smallest error.
     """
     outputs, inputs = matrix.shape
-    blocks = -(-inputs // block)
-    grouped = np.zeros((outputs, blocks * block), np.float32)
+    blocks, levels = -(-inputs // form.block), 1 << form.bits
+    grouped = np.zeros((outputs, blocks * form.block), np.float32)
     grouped[:, :inputs] = matrix
-    grouped = grouped.reshape(outputs, blocks, block)
-    largest = np.take_along_axis(grouped, np.abs(grouped).argmax(-1)[..., None], -1)
-    scale = np.where(np.abs(largest) < _TINY, _TINY, largest / np.float32(-_INT4_ZERO))
-    best, codes = scale, _int4_codes(grouped, scale)
+    grouped = grouped.reshape(outputs, blocks, form.block)
+    scale, zero = _rounding(grouped, levels, form.symmetric)
+    low, high = -zero, levels - 1 - zero  # the range of a code that multiplies the scale
+    best, codes = scale, _codes(grouped, scale, low, high)
     rounded = least = _squared_error(codes * scale, grouped)  # padding is exact
-    for share in _SCALE_SHARES:
-        trial = _fitted_scale(grouped, _int4_codes(grouped, scale * share), scale)
-        error = _squared_error(_int4_codes(grouped, trial) * trial, grouped)
+    for share in _SCALE_SHARES if form.bits == 4 else ():
+        trial = _fitted_scale(grouped, _codes(grouped, scale * share, low, high), scale)
+        error = _squared_error(_codes(grouped, trial, low, high) * trial, grouped)
         better = error < least
         best, least = np.where(better, trial, best), np.where(better, error, least)
-    nibbles = (_int4_codes(grouped, best) + _INT4_ZERO).astype(np.uint8)
-    packed = nibbles[..., 0::2] | (nibbles[..., 1::2] << 4)
+    stored = (_codes(grouped, best, low, high) + zero).astype(np.uint8)
+    zeros = None if form.symmetric else np.ascontiguousarray(zero[..., 0].astype(np.uint8))
+    if form.bits == 4:
+        stored = _nibbles(stored)
+        zeros = None if zeros is None else _nibbles(np.pad(zeros, [(0, 0), (0, blocks % 2)]))
     errors = float(least.sum()), float(rounded.sum())
-    return _Rows(packed, best[..., 0].astype(np.float32), errors)
+    return _Rows(stored, best[..., 0].astype(np.float32), zeros, errors)
 
 
-def _int4_codes(grouped: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(grouped / scale), -_INT4_ZERO, _INT4_ZERO - 1)
+def _rounding(
+    grouped: np.ndarray, levels: int, symmetric: bool
+) -> tuple[np.ndarray, np.ndarray | np.float32]:
+    """Return scale and zero point of plain rounding, (outputs, blocks, 1) each or one number."""
+    if symmetric:
+        largest = np.take_along_axis(grouped, np.abs(grouped).argmax(-1)[..., None], -1)
+        half = np.float32(levels // 2)
+        return np.where(np.abs(largest) < _TINY, _TINY, largest / -half), half
+    low = np.minimum(grouped.min(-1, keepdims=True), 0)
+    high = np.maximum(grouped.max(-1, keepdims=True), 0)
+    scale = np.maximum(high - low, _TINY) / np.float32(levels - 1)
+    return scale, np.rint(-low / scale)
+
+
+def _codes(
+    grouped: np.ndarray,
+    scale: np.ndarray,
+    low: np.ndarray | np.float32,
+    high: np.ndarray | np.float32,
+) -> np.ndarray:
+    return np.clip(np.rint(grouped / scale), low, high)
 
 
 def _fitted_scale(grouped: np.ndarray, codes: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
@@ -133,3 +195,8 @@ def _fitted_scale(grouped: np.ndarray, codes: np.ndarray, otherwise: np.ndarray)
 def _squared_error(stored: np.ndarray, source: np.ndarray) -> np.ndarray:
     """Sum squared differences along the last axis, kept as an axis of one."""
     return np.sum(np.square(stored - source), axis=-1, keepdims=True)
+
+
+def _nibbles(values: np.ndarray) -> np.ndarray:
+    """Put pairs along the last axis into one byte each, the first into the low half."""
+    return values[..., 0::2] | (values[..., 1::2] << 4)

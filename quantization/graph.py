@@ -17,13 +17,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edge.manifest import LayerEntry
-from quantization.formats import pack
+from quantization.formats import Format, Packed, pack
 from quantization.recipes import Recipe
 
 OPSET, IR_VERSION = 23, 10
 MICROSOFT = "com.microsoft"
 _INLINE_BYTES = 1024  # smaller constants stay in the graph file, where shape inference sees them
 _ALIGN_BYTES = 64
+_SMALLEST_ROW = 1e-20  # stands for the size of a row of zeros
 _INT8_ACTIVATIONS = 4  # MatMulNBits accuracy level: 8-bit activations, 32-bit sums
 
 FLOAT, INT64, BOOL, UINT8 = (
@@ -48,6 +49,7 @@ class GraphWriter:
         self._data_name = f"{name}.onnx.data"
         self._data = (directory / self._data_name).open("wb")
         self._counts: dict[str, int] = {}
+        self._scaled_rows: dict[str, tuple[str, str]] = {}
 
     def input(self, name: str, dtype: int, shape: Sequence[int | str]) -> str:
         """Declare a graph input; names in `shape` are dynamic sizes."""
@@ -104,41 +106,73 @@ class GraphWriter:
         path = f"{self.name}/{part}"
         form = self._recipe(path, matrix.shape)
         packed = pack(matrix, form)
-        weight = self.weight(f"{part}.weight", packed.weight)
-        size_bytes = packed.weight.nbytes
-        inputs = [x, weight]
-        if packed.scale is not None:
-            inputs.append(self.weight(f"{part}.scale", packed.scale))
-            size_bytes += packed.scale.nbytes
         self.layers[path] = LayerEntry(
             self.name,
             matrix.size,
-            size_bytes,
+            packed.size_bytes,
             form.name,
             round(packed.relative_error, 6),
             round(packed.rounding_error, 6),
         )
-        added = [] if bias is None else [self.weight(f"{part}.bias", bias)]
+        weight = self.weight(f"{part}.weight", packed.weight)
+        added = "" if bias is None else self.weight(f"{part}.bias", bias)
         out = out or f"{part}.out"
+        if form.block:
+            return self._block_product(x, part, weight, packed, form, matrix.shape, added, out)
         if form.bits == 32:
-            if not added:
-                return self.op("MatMul", *inputs, out=out)
-            return self.op("Add", self.op("MatMul", *inputs), *added, out=out)
-        if form.bits == 8:
-            inputs += ["", *added] if added else []
-            return self.op("DynamicQuantizeMatMul", *inputs, out=out, domain=MICROSOFT)
-        inputs += ["", "", *added] if added else []
+            product = self._last("MatMul", bool(added), out, x, weight)
+        else:
+            scaled, row_scale = self._unit_rows(x)
+            scale = self.weight(f"{part}.scale", packed.scale)
+            product = self.op("DynamicQuantizeMatMul", scaled, weight, scale, domain=MICROSOFT)
+            product = self._last("Mul", bool(added), out, product, row_scale)
+        return self.op("Add", product, added, out=out) if added else product
+
+    def _last(self, kind: str, more_follows: bool, out: str, *inputs: str) -> str:
+        return self.op(kind, *inputs, out=None if more_follows else out)
+
+    def _block_product(
+        self,
+        x: str,
+        part: str,
+        weight: str,
+        packed: Packed,
+        form: Format,
+        shape: tuple[int, int],
+        bias: str,
+        out: str,
+    ) -> str:
+        zero_point = ""
+        if packed.zero_point is not None:
+            zero_point = self.weight(f"{part}.zero_point", packed.zero_point)
+        inputs = [x, weight, self.weight(f"{part}.scale", packed.scale), zero_point, "", bias]
+        while not inputs[-1]:
+            inputs.pop()
         return self.op(
             "MatMulNBits",
             *inputs,
             out=out,
             domain=MICROSOFT,
-            K=matrix.shape[1],
-            N=matrix.shape[0],
-            bits=4,
+            K=shape[1],
+            N=shape[0],
+            bits=form.bits,
             block_size=form.block,
             accuracy_level=_INT8_ACTIVATIONS,
         )
+
+    def _unit_rows(self, x: str) -> tuple[str, str]:
+        """Divide each row by its largest magnitude; return the rows and what they were divided by.
+
+        DynamicQuantizeMatMul has one scale for all activations; rows of one size make it a scale a
+        row, so that a token with huge activations costs the others no precision.
+        """
+        if x not in self._scaled_rows:
+            axis = self.constant([-1])
+            high = self.op("ReduceMax", x, axis, keepdims=1)
+            low = self.op("Neg", self.op("ReduceMin", x, axis, keepdims=1))
+            size = self.op("Max", high, low, self.constant(_SMALLEST_ROW, np.float32))
+            self._scaled_rows[x] = self.op("Div", x, size), size
+        return self._scaled_rows[x]
 
     def rms_norm(self, x: str, scale: str, epsilon: float, out: str | None = None) -> str:
         """Divide by the root mean square along the last axis, then multiply by `scale`."""
@@ -163,30 +197,28 @@ class GraphWriter:
     @contextmanager
     def branch(self) -> Iterator[list[onnx.NodeProto]]:
         """Collect the nodes added inside; give them to `conditional`."""
-        outer, self._nodes = self._nodes, []
+        outer, known = self._nodes, dict(self._scaled_rows)
+        self._nodes = []
         try:
             yield self._nodes
-        finally:
-            self._nodes = outer
+        finally:  # what was made inside is not seen outside
+            self._nodes, self._scaled_rows = outer, known
 
     def conditional(
         self,
         condition: str,
-        nodes: list[onnx.NodeProto],
-        values: Sequence[str],
-        otherwise: dict[str, np.ndarray],
+        then: tuple[list[onnx.NodeProto], Sequence[str]],
+        otherwise: tuple[list[onnx.NodeProto], Sequence[str]],
         out: list[str],
     ) -> None:
-        """Run `nodes` for `values` when the condition holds, else give constants `otherwise`."""
-        infos = [helper.make_tensor_value_info(value, FLOAT, None) for value in values]
-        then_branch = helper.make_graph(nodes, "then", [], infos)
-        constants = [
-            helper.make_node("Constant", [], [value], value=numpy_helper.from_array(array))
-            for value, array in otherwise.items()
-        ]
-        infos = [helper.make_tensor_value_info(value, FLOAT, None) for value in otherwise]
-        else_branch = helper.make_graph(constants, "else", [], infos)
-        self.ops("If", condition, out=out, then_branch=then_branch, else_branch=else_branch)
+        """Run one of two (nodes, values) branches; `out` names the values for the outside."""
+        branches = {
+            name: helper.make_graph(
+                nodes, name, [], [helper.make_tensor_value_info(v, FLOAT, None) for v in values]
+            )
+            for name, (nodes, values) in (("then_branch", then), ("else_branch", otherwise))
+        }
+        self.ops("If", condition, out=out, **branches)
 
     def save(self) -> list[Path]:
         """Write the graph; return the files written."""

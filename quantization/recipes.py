@@ -1,48 +1,149 @@
-"""Recipes: which format each matrix gets, as pure functions of its path and shape.
+"""Recipes: which format each matrix gets, as data.
 
-Paths read `graph/part`, for example `decoder/blocks.3.ff_proj` or `expert/blocks.0.mlp.up_gate`.
+A recipe is a list of (pattern, format) rules over paths such as `decoder/blocks.3.ff_proj`,
+`vision/blocks.0.w1` or `expert/blocks.0.mlp.up_proj`; the last rule that matches decides. Patterns
+are shell patterns. A rule for `prefill/...` gives the prefill weights of its own, beside those of
+`decoder/...`, which then serve short passes only. Formats are those of `quantization.formats`;
+`int4` and `int8-block` leave the block to the matrix's width. A recipe of one's own is a YAML file:
+
+    rules:
+      "*": int4
+      "vision/*": int8
+      "decoder/blocks.0.*": int8-block32
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import yaml
 
 from quantization.errors import BuildError
-from quantization.formats import FP32, INT8, Format
+from quantization.formats import FP32, Format, parse_format
 
-Recipe = Callable[[str, tuple[int, int]], Format]
+Rule = tuple[str, str]  # shell pattern over paths, name of a format
 
+_PREFILL = "prefill/"
 _WIDE_INPUTS = 1024  # from here on a block of 128 inputs, the fastest on CPUs, is still local
-_KEPT_WHOLE = (  # few weights at the edge of the model: nothing to gain, errors are direct
-    "vision/patch_embedding",
-    "expert/action_embed",
-    "expert/final",
-    "context/depth_gate",
+_BY_WIDTH = ("int4", "int8-block")  # names that leave the block to the matrix
+
+# A few weights at the edge of the model: nothing to gain, and their errors are direct.
+_EDGES: tuple[Rule, ...] = (
+    ("vision/patch_embedding", "fp32"),
+    ("expert/action_embed", "fp32"),
+    ("expert/final_layer.*", "fp32"),
+    ("context/depth_gate.*", "fp32"),
 )
 
 
-def fp32(_path: str, _shape: tuple[int, int]) -> Format:
-    """Keep everything: the form that must agree with the reference."""
-    return FP32
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Rules under a name; calling it gives the format of a matrix."""
+
+    name: str
+    rules: tuple[Rule, ...]
+
+    def __call__(self, path: str, shape: tuple[int, int]) -> Format:
+        """Return the format for the matrix at `path`, `shape` (outputs, inputs)."""
+        names = [name for pattern, name in self.rules if fnmatchcase(path, pattern)]
+        if not names:
+            return FP32
+        return _sized(names[-1], shape[1])
+
+    @property
+    def splits_prefill(self) -> bool:
+        """True when prefill has weights of its own."""
+        return any(pattern.startswith(_PREFILL) for pattern, _ in self.rules)
+
+    @property
+    def keeps_everything(self) -> bool:
+        """True when no rule makes anything smaller."""
+        return all(name == FP32.name for _, name in self.rules)
+
+    def with_rules(self, rules: Iterable[Rule]) -> Recipe:
+        """Return this recipe with `rules` after its own; the name says so."""
+        rules = tuple(rules)
+        name = ", ".join([self.name, *(f"{pattern}={form}" for pattern, form in rules)])
+        return _checked(Recipe(name, self.rules + rules)) if rules else self
 
 
-def int8(path: str, _shape: tuple[int, int]) -> Format:
-    """Store 8 bits a weight and quantise activations to 8 bits on the fly."""
-    return FP32 if path.startswith(_KEPT_WHOLE) else INT8
-
-
-def int4(path: str, shape: tuple[int, int]) -> Format:
-    """Store 4 bits a weight in blocks along the inputs."""
-    if path.startswith(_KEPT_WHOLE):
-        return FP32
-    return Format(4, 128 if shape[1] >= _WIDE_INPUTS else 32)
-
-
-RECIPES: dict[str, Recipe] = {"fp32": fp32, "int8": int8, "int4": int4}
+_INT8_EVERYWHERE: Rule = ("*", "int8")
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        # The form that must agree with the reference.
+        Recipe("fp32", (("*", "fp32"),)),
+        # 8-bit weights; 8-bit activations too where many rows meet a matrix at once.
+        Recipe(
+            "int8",
+            (
+                _INT8_EVERYWHERE,
+                ("expert/*", "int8-block"),
+                ("decoder/head", "int8-block"),
+                *_EDGES,
+            ),
+        ),
+        # The smallest: 4-bit weights in blocks, everywhere.
+        Recipe("int4", (("*", "int4"), *_EDGES)),
+        # The fastest where memory holds both: INT8 for long passes, INT4 for short ones.
+        Recipe(
+            "int8-int4",
+            (_INT8_EVERYWHERE, ("prefill/*", "int8"), ("decoder/*", "int4"), *_EDGES),
+        ),
+    )
+}
 
 
 def find_recipe(name: str) -> Recipe:
-    """Return the recipe called `name`; raise `BuildError` that lists the known ones."""
+    """Return the shipped recipe called `name`, or the one in a YAML file; raise `BuildError`."""
+    if name.endswith((".yaml", ".yml")):
+        return _read(Path(name))
     if name not in RECIPES:
-        raise BuildError(f"recipe {name!r} is unknown; choose one of {', '.join(RECIPES)}")
+        raise BuildError(
+            f"recipe {name!r} is unknown; choose one of {', '.join(RECIPES)}, or a .yaml file"
+        )
     return RECIPES[name]
+
+
+def parse_rule(text: str) -> Rule:
+    """Read `PATTERN=FORMAT`; raise `BuildError`."""
+    pattern, equals, form = text.partition("=")
+    if not equals or not pattern:
+        raise BuildError(f"rule {text!r} is not PATTERN=FORMAT, for example 'vision/*=int8'")
+    _sized(form, _WIDE_INPUTS)
+    return pattern, form
+
+
+def _read(path: Path) -> Recipe:
+    try:
+        payload = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise BuildError(f"{path}: cannot read the recipe: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+        line = " ".join(str(error).split())
+        raise BuildError(f"{path}: not a recipe that YAML reads ({line})") from None
+    rules = payload.get("rules") if isinstance(payload, dict) else None
+    fits = isinstance(rules, dict) and set(payload) == {"rules"} and rules
+    if not fits or not all(isinstance(text, str) for rule in rules.items() for text in rule):
+        raise BuildError(
+            f"{path}: a recipe is 'rules:' with lines PATTERN: FORMAT; for example '\"*\": int4'"
+        )
+    try:
+        return _checked(Recipe(path.stem, tuple(rules.items())))
+    except BuildError as error:
+        raise BuildError(f"{path}: {error}") from None
+
+
+def _checked(recipe: Recipe) -> Recipe:
+    for _, form in recipe.rules:
+        _sized(form, _WIDE_INPUTS)
+    return recipe
+
+
+def _sized(name: str, inputs: int) -> Format:
+    if name in _BY_WIDTH:
+        name = f"{name.removesuffix('-block')}-block{128 if inputs >= _WIDE_INPUTS else 32}"
+    return parse_format(name)

@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks.ceiling import measure_ceiling
 from benchmarks.fidelity import compare_bundles, print_report
 from benchmarks.latency import FEWEST_REPEATS, measure_latency, print_latency
+from benchmarks.peer_command import add_peer_command, run_peer
 from edge.errors import EdgeError
 from edge.report import machine_name
 from firmware_bridge.command_line import CommandParser
@@ -80,6 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="example: molmoact-bench ceiling",
     )
     ceiling.add_argument("--threads", type=_count, help="default: one a usable core")
+    add_peer_command(commands, _count, _percent)
     return parser
 
 
@@ -87,7 +89,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 on success, 2 when something is wrong with what was given."""
     args = build_parser().parse_args(argv)
     try:
-        {"fidelity": _fidelity, "latency": _latency, "ceiling": _ceiling}[args.command](args)
+        {
+            "fidelity": _fidelity,
+            "latency": _latency,
+            "ceiling": _ceiling,
+            "peer": run_peer,
+        }[args.command](args)
     except EdgeError as error:
         print(f"molmoact-bench: error: {error}", file=sys.stderr)
         return 2

@@ -1,0 +1,9 @@
+"""What the benchmarks raise."""
+
+from __future__ import annotations
+
+from edge.errors import EdgeError
+
+
+class PeerError(EdgeError):
+    """A comparison cannot be made, or one side of it did not do the work that was asked."""

@@ -26,6 +26,7 @@ from edge.normalization import RobotTag, parse_tags
 from edge.prompt import IMAGE_TOKENS
 
 VISION, DECODER, CONTEXT, EXPERT = "vision.onnx", "decoder.onnx", "context.onnx", "expert.onnx"
+PREFILL = "prefill.onnx"  # only where the recipe gives long passes weights of their own
 EMBEDDINGS, TOKENIZER, NORM_STATS = "embeddings.bin", "tokenizer.json", "norm_stats.json"
 GRAPHS = (VISION, DECODER, CONTEXT, EXPERT)
 REQUIRED_FILES = (*GRAPHS, EMBEDDINGS, TOKENIZER, NORM_STATS)
@@ -86,12 +87,17 @@ def open_bundle(path: str | Path, *, trust_memory: bool = True) -> Bundle:
             raise BundleError(f"{path / MANIFEST_NAME}: files lacks {name}; build the bundle again")
     verify_files(path, manifest, trust_memory=trust_memory)
     model = manifest.model
-    for name in GRAPHS:
+    for name in graph_files(manifest):
         check_external_data(path / name, manifest.files)
     stats = read_json(path / NORM_STATS, _MAX_STATS_BYTES)
     tags = parse_tags(stats, model.max_action_horizon, model.max_action_dim, model.n_obs_steps)
     tokenizer = _open_tokenizer(path / TOKENIZER, manifest)
     return Bundle(path, manifest, tokenizer, tags, EmbeddingTable(path / EMBEDDINGS, model))
+
+
+def graph_files(manifest: Manifest) -> tuple[str, ...]:
+    """Name the graphs of a bundle."""
+    return (*GRAPHS, PREFILL) if PREFILL in manifest.files else GRAPHS
 
 
 def _open_tokenizer(path: Path, manifest: Manifest) -> Tokenizer:

@@ -62,6 +62,20 @@ class Section:
             return None
         return self.text(key)
 
+    def boolean(self, key: str) -> bool:
+        """Take true or false."""
+        value = self._take(key)
+        if not isinstance(value, bool):
+            raise ProfileError(f"{self._at(key)}: {shown(value)}; allowed: true, false")
+        return value
+
+    def says(self, key: str, word: str) -> bool:
+        """Take the key if its value is `word`; tell whether it was."""
+        found = self._values.get(key) == word
+        if found:
+            del self._values[key]
+        return found
+
     def number(self, key: str, low: float, high: float) -> float:
         """Take a finite number within low..high, both ends allowed."""
         return _number(self._take(key), low, high, self._at(key))

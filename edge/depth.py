@@ -10,10 +10,12 @@ whose code really moved. The first pass rides on the prefill and reads no weight
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from edge.draft_window import Acceptance, Window
 from edge.engines import Decoder
 
 
@@ -34,22 +36,31 @@ class DepthSpan:
     """
 
     def __init__(
-        self, draft: np.ndarray, changed: np.ndarray, tokens: SpanTokens, window: int | None
+        self,
+        draft: np.ndarray | None,
+        changed: np.ndarray,
+        tokens: SpanTokens,
+        window: Window,
+        acceptance: Acceptance | None = None,
     ) -> None:
         """Start from `draft` (cells,) codes and `changed` (cells,) bool, which cells may move.
 
-        `window` bounds how many unsettled tokens a pass carries; None carries all.
+        Without a draft every cell must be changed, and is guessed from what is known by then.
+        `acceptance` is told of every draft that was checked.
         """
-        self.codes = np.array(draft, np.int64)
+        self._cells = len(changed)
+        self._blind = draft is None
+        self.codes = np.zeros(self._cells, np.int64) if draft is None else np.array(draft, np.int64)
         self.changed_count = int(np.count_nonzero(changed))
-        self.moved_count = 0
-        self.length = len(self.codes) + 2
+        self.moved_count = self._cells if draft is None else 0
+        self.length = self._cells + 2
         self.passes = 0
         self.fed = 0
         self._changed = changed
-        self._cells = len(self.codes)
         self._tokens = tokens
         self._window = window
+        self._acceptance = acceptance
+        self._guessed = 0  # cells before this one hold a code or what the model said of it lately
         self._settled = 0  # cells before this one have their final code
         self._stop_position = 0
         self._rows = np.zeros(0, np.int64)
@@ -59,9 +70,15 @@ class DepthSpan:
         """True when every span token is settled and in the cache."""
         return self.fed == self.length
 
-    def next_pass(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the tokens to feed next and the rows among them whose prediction is wanted."""
-        stop = self._stop()
+    def next_pass(self, *, in_prefill: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Return the tokens to feed next and the rows among them whose prediction is wanted.
+
+        `in_prefill` says that they ride on the pass over the prompt.
+        """
+        unsettled = np.flatnonzero(self._changed[self._settled :]) + self._settled
+        stop = self._window.stop(self.fed, unsettled, self.length, in_prefill=in_prefill)
+        if self._blind:
+            self._guess()
         span = np.empty(self.length, np.int64)
         span[0], span[-1] = self._tokens.start, self._tokens.end
         span[1:-1] = self.codes + self._tokens.first_code
@@ -76,28 +93,32 @@ class DepthSpan:
 
         Afterwards `fed` says how many span tokens the cache may keep.
         """
-        for cell, preferred in zip(self._rows, logits.argmax(axis=-1), strict=True):
+        wanted = logits.argmax(axis=-1)
+        for index, (cell, preferred) in enumerate(zip(self._rows, wanted, strict=True)):
             self._settled = cell + 1
             drafted, self.codes[cell] = self.codes[cell], preferred
+            fed_as_draft = cell + 1 < self._stop_position
+            if fed_as_draft and self._acceptance is not None:
+                self._acceptance.observe(preferred == drafted)
             if preferred == drafted:
                 continue
-            self.moved_count += 1
-            if cell + 1 < self._stop_position:
+            if not self._blind:
+                self.moved_count += 1
+            if fed_as_draft:
+                if (
+                    self._blind
+                ):  # said of later cells after a wrong one: an informed guess
+                    self.codes[self._rows[index + 1 :]] = wanted[index + 1 :]
+                    self._guessed = max(self._guessed, int(self._rows[-1]) + 1)
                 self.fed = cell + 1  # the cache holds a wrong code from here on
                 return
         self.fed = self._stop_position
 
-    def _stop(self) -> int:
-        """Choose where the next pass ends: at a row whose prediction is needed, or at the end."""
-        if self._window is None:
-            return self.length
-        unsettled = np.flatnonzero(self._changed[self._settled :]) + self._settled
-        if unsettled.size == 0:
-            return self.length
-        limit = unsettled[0] + 1 + self._window  # position of the first unsettled token + window
-        if limit >= self.length:
-            return self.length
-        return int(unsettled[unsettled < limit][-1]) + 1
+    def _guess(self) -> None:
+        """Draft cells nothing is known of: depth is smooth, so like the cell above, or before."""
+        side = math.isqrt(self._cells)
+        for cell in range(max(self._settled, self._guessed, 1), self._cells):
+            self.codes[cell] = self.codes[cell - (side if cell >= side else 1)]
 
 
 def settle(decoder: Decoder, span: DepthSpan, prompt_length: int) -> None:

@@ -25,6 +25,7 @@ class Decoder(Protocol):
     """The language model with its cache of keys and values."""
 
     length: int  # rows in the cache
+    prefill_decides: bool  # logits of a prefill are those `extend` would give for the same rows
 
     def prefill(
         self, embeddings: np.ndarray, image_mask: np.ndarray, rows: np.ndarray

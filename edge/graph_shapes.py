@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edge.bundle import CONTEXT, DECODER, EXPERT, VISION
+from edge.bundle import CONTEXT, DECODER, EXPERT, PREFILL, VISION
 from edge.manifest import ModelEntry
 
 Shape = tuple[int | str, ...]  # text is a size that varies from call to call
@@ -14,7 +14,7 @@ _KINDS = ("keys", "values")
 
 
 def graph_shapes(model: ModelEntry) -> dict[str, tuple[Shapes, Shapes]]:
-    """State (inputs, outputs) of each graph file by name."""
+    """State (inputs, outputs) of each graph file by name, of those too that a bundle may lack."""
     layers = range(model.layers)
     pixels = model.image.patch_size**2 * 3
     rows, columns = model.image.grid
@@ -35,6 +35,7 @@ def graph_shapes(model: ModelEntry) -> dict[str, tuple[Shapes, Shapes]]:
     return {
         VISION: vision,
         DECODER: _decoder_shapes(model),
+        PREFILL: _decoder_shapes(model),
         CONTEXT: (context, cross),
         EXPERT: (expert_inputs | cross, {"velocity": (1, "H", model.max_action_dim)}),
     }

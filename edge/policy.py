@@ -18,13 +18,15 @@ import numpy as np
 
 from edge.bundle import Bundle, open_bundle
 from edge.depth import DepthSpan, SpanTokens, settle
+from edge.draft_window import Acceptance, FixedWindow, MeasuredWindow, Window
 from edge.engines import Decoder, Expert, Vision
 from edge.errors import BundleError, ObservationError, shown
 from edge.images import ImagePatches, changed_cells, cut_image
 from edge.manifest import MAX_CAMERAS
 from edge.normalization import RobotTag, choose_tag
-from edge.onnx_engine import OnnxDecoder, OnnxExpert, OnnxVision
-from edge.profile import load_profile
+from edge.onnx_engine import EngineSettings, open_engines
+from edge.pass_costs import PassCosts
+from edge.profile import MEASURED, load_profile
 from edge.prompt import Prompt, clean_task, encode, is_text, robot_text, state_text
 
 if TYPE_CHECKING:
@@ -35,7 +37,9 @@ DepthMode = Literal["off", "full", "incremental"]
 STAGES = ("preprocess", "vision", "prefill", "depth", "expert")
 _MAX_SIDE_PX = 8192
 _MAX_TASK_CHARACTERS = 4096
-_BLIND_WINDOW = 0  # without codes to draft from, a guess is a wasted row
+_ONE_BY_ONE = FixedWindow(0)  # without codes to draft from, most guesses are wasted rows
+# What to believe of drafts before any was checked: the last call's codes, and guesses.
+_PREVIOUS_HITS, _BLIND_HITS, _BELIEF_TRIALS = 4.0, 1.0, 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class PolicyResult:
     stages: dict[str, float]  # seconds per stage, keys STAGES
     depth_passes: int  # decoder passes that carried depth tokens
     changed_cells: int  # cells whose picture changed, so that their code was asked again
-    moved_cells: int  # cells whose code came out different from the last call's
+    moved_cells: int  # cells whose code came out different from the last call's; all without one
     prompt_tokens: int
 
 
@@ -60,11 +64,20 @@ class Policy:
         vision: Vision,
         decoder: Decoder,
         expert: Expert,
-        draft_window: int | None,
+        window: FixedWindow | PassCosts,
     ) -> None:
+        """Put the stages together; `window` bounds drafted passes, or says what passes cost."""
         self.bundle = bundle
         self._vision, self._decoder, self._expert = vision, decoder, expert
-        self._draft_window = draft_window
+        self._previous_drafts = Acceptance(_PREVIOUS_HITS, _BELIEF_TRIALS)
+        self._blind_drafts = Acceptance(_BLIND_HITS, _BELIEF_TRIALS)
+        self._window: Window
+        self._blind_window: Window
+        if isinstance(window, PassCosts):
+            self._window = MeasuredWindow(window, self._previous_drafts)
+            self._blind_window = MeasuredWindow(window, self._blind_drafts)
+        else:
+            self._window, self._blind_window = window, _ONE_BY_ONE
         self._model, self._tokens = bundle.manifest.model, bundle.manifest.tokens
         self._image_ids = np.array(self._tokens.image)
         self._previous: tuple[np.ndarray, np.ndarray] | None = None  # first picture, codes
@@ -76,16 +89,21 @@ class Policy:
     def open(cls, bundle: str | Path, profile: Profile | str | Path | None = None) -> Policy:
         """Verify and load a bundle; never downloads.
 
-        `profile` bounds threads and draft window; None means all cores and no bound. Raises
+        `profile` sets threads and draft window; None means all cores and no bound. Raises
         `BundleError` or `ProfileError`.
         """
         if isinstance(profile, (str, Path)):
             profile = load_profile(profile)
         opened = open_bundle(bundle)
-        threads = profile.board.threads if profile else None
-        window = profile.board.draft_window if profile else None
-        engines = (kind(opened, threads) for kind in (OnnxVision, OnnxDecoder, OnnxExpert))
-        return cls(opened, *engines, draft_window=window)
+        board = profile.board if profile else None
+        settings = EngineSettings(board.threads, board.spinning) if board else EngineSettings()
+        vision, decoder, expert = open_engines(opened, settings)
+        window = FixedWindow(None)
+        if board and board.draft_window == MEASURED:
+            window = decoder.measure_passes()
+        elif board:
+            window = FixedWindow(board.draft_window)
+        return cls(opened, vision, decoder, expert, window)
 
     def reset(self) -> None:
         """Forget the previous frame and its depth codes."""
@@ -165,11 +183,11 @@ class Policy:
         ids = SpanTokens(tokens.depth_start, tokens.depth_first, tokens.depth_end)
         changed = np.ones(cells, bool)
         if self._previous is None:
-            return DepthSpan(np.zeros(cells, np.int64), changed, ids, _BLIND_WINDOW)
+            return DepthSpan(None, changed, ids, self._blind_window, self._blind_drafts)
         before, codes = self._previous
         if depth == "incremental":
             changed = changed_cells(picture, before, cells)
-        return DepthSpan(codes, changed, ids, self._draft_window)
+        return DepthSpan(codes, changed, ids, self._window, self._previous_drafts)
 
     def _encode(self, pictures: list[ImagePatches]) -> np.ndarray:
         """Run the vision tower on all pictures at once; (image tokens, width) in prompt order."""
@@ -190,13 +208,14 @@ class Policy:
             )
         embeddings[patches] += features
         image_mask, rows = prompt.image_mask, np.zeros(0, np.int64)
-        if span is not None:
-            drafted, rows = span.next_pass()
+        rides = span is not None and self._decoder.prefill_decides
+        if rides:
+            drafted, rows = span.next_pass(in_prefill=True)
             embeddings = np.concatenate([embeddings, self.bundle.embeddings.rows(drafted)])
             image_mask = np.pad(image_mask, (0, len(drafted)))
             rows = rows + len(prompt.tokens)
         logits = self._decoder.prefill(embeddings, image_mask, rows)
-        if span is not None:
+        if rides:
             span.accept(logits)
 
     def _flow(

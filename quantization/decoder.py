@@ -92,25 +92,22 @@ class _Layer:
 
     def project(self, x: str) -> str:
         """Write the new keys and values for x (1, T, width) and return the queries."""
-        normed = self._norm(x, "attn_norm")
-        qkv = self._project(normed, "qkv", slice(None))
-        sizes = self._graph.constant([self._q_width, self._kv_width, self._kv_width])
-        q, k, v = self._graph.ops("Split", qkv, sizes, out=3, axis=-1)
-        self._write_keys_values(k, v)
-        return self._rotate(q, "q_norm", "cos", "sin")
+        normed = self.project_keys_values(x)
+        return self._rotate(self._project_queries(normed), "q_norm", "cos", "sin")
 
     def project_keys_values(self, x: str) -> str:
         """Write the new keys and values and return the normalised input, without queries."""
         normed = self._norm(x, "attn_norm")
-        rows = slice(self._q_width, self._q_width + 2 * self._kv_width)
-        kv = self._project(normed, "kv", rows)
-        k, v = self._graph.ops("Split", kv, out=2, axis=-1, num_outputs=2)
-        self._write_keys_values(k, v)
+        first, width = self._q_width, self._kv_width
+        k = self._project(normed, "k", slice(first, first + width))
+        self._rotate(k, "k_norm", "cos", "sin", out=f"keys.{self._index}")
+        rows = slice(first + width, first + 2 * width)
+        self._project(normed, "v", rows, out=f"values.{self._index}")
         return normed
 
     def project_queries(self, normed: str, rows: str) -> str:
         """Return queries of the rows chosen from the normalised input."""
-        q = self._project(normed, "q", slice(0, self._q_width))
+        q = self._project_queries(normed)
         cos, sin = (self._graph.op("Gather", table, rows, axis=1) for table in ("cos", "sin"))
         return self._rotate(q, "q_norm", cos, sin)
 
@@ -125,15 +122,21 @@ class _Layer:
         """Add the attention output, then the MLP's: the layer's hidden states."""
         graph, text = self._graph, self._text
         x = graph.op("Add", x, mixed)
-        matrix = self._tensor("mlp.ff_proj.weight", (2 * text.mlp_width, text.width))
-        both = graph.linear(self._norm(x, "ff_norm"), self._part("ff_proj"), matrix)
-        up, gate = graph.ops("Split", both, out=2, axis=-1, num_outputs=2)
+        normed = self._norm(x, "ff_norm")
+        up, row_size = graph.linear_of_unit_rows(
+            normed, self._part("ff_up"), self._ff_proj(slice(0, text.mlp_width))
+        )
+        rows = slice(text.mlp_width, 2 * text.mlp_width)
+        gate = graph.linear(normed, self._part("ff_gate"), self._ff_proj(rows))
         hidden = graph.op("Mul", graph.silu(gate), up)
         matrix = self._tensor("mlp.ff_out.weight", (text.width, text.mlp_width))
-        down = graph.linear(hidden, self._part("ff_out"), matrix)
+        down = graph.linear(hidden, self._part("ff_out"), matrix, row_size=row_size)
         return graph.op("Add", x, down, out=self._part("hidden"))
 
-    def _project(self, normed: str, name: str, rows: slice) -> str:
+    def _project_queries(self, normed: str) -> str:
+        return self._project(normed, "q", slice(0, self._q_width))
+
+    def _project(self, normed: str, name: str, rows: slice, out: str | None = None) -> str:
         text = self._text
         outputs = self._q_width + 2 * self._kv_width
         source = f"{_BLOCKS}.{self._index}.self_attn.att_proj"
@@ -141,11 +144,7 @@ class _Layer:
         bias = None
         if text.qkv_bias:
             bias = self._checkpoint.tensor(f"{source}.bias", (outputs,), rows)
-        return self._graph.linear(normed, self._part(name), matrix, bias)
-
-    def _write_keys_values(self, k: str, v: str) -> None:
-        self._rotate(k, "k_norm", "cos", "sin", out=f"keys.{self._index}")
-        self._graph.op("Identity", v, out=f"values.{self._index}")
+        return self._graph.linear(normed, self._part(name), matrix, bias, out)
 
     def _rotate(self, x: str, norm: str, cos: str, sin: str, out: str | None = None) -> str:
         graph, text = self._graph, self._text
@@ -161,6 +160,11 @@ class _Layer:
             self._part(name), self._tensor(f"{name}.weight", (self._text.width,))
         )
         return self._graph.rms_norm(x, scale, self._text.norm_eps)
+
+    def _ff_proj(self, rows: slice) -> np.ndarray:
+        shape = (2 * self._text.mlp_width, self._text.width)
+        name = f"{_BLOCKS}.{self._index}.mlp.ff_proj.weight"
+        return self._checkpoint.tensor(name, shape, rows)
 
     def _tensor(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         return self._checkpoint.tensor(f"{_BLOCKS}.{self._index}.{name}", shape)

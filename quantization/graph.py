@@ -17,13 +17,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edge.manifest import LayerEntry
-from quantization.formats import Format, Packed, pack
+from quantization.formats import Format, pack
 from quantization.recipes import Recipe
 
 OPSET, IR_VERSION = 23, 10
 MICROSOFT = "com.microsoft"
 _INLINE_BYTES = 1024  # smaller constants stay in the graph file, where shape inference sees them
 _ALIGN_BYTES = 64
+_MIDDLE = 128  # 8-bit activations lie evenly around it
 _SMALLEST_ROW = 1e-20  # stands for the size of a row of zeros
 _INT8_ACTIVATIONS = 4  # MatMulNBits accuracy level: 8-bit activations, 32-bit sums
 
@@ -49,7 +50,7 @@ class GraphWriter:
         self._data_name = f"{name}.onnx.data"
         self._data = (directory / self._data_name).open("wb")
         self._counts: dict[str, int] = {}
-        self._scaled_rows: dict[str, tuple[str, str]] = {}
+        self._quantised: dict[str, tuple[str, str]] = {}
 
     def input(self, name: str, dtype: int, shape: Sequence[int | str]) -> str:
         """Declare a graph input; names in `shape` are dynamic sizes."""
@@ -101,10 +102,38 @@ class GraphWriter:
         matrix: np.ndarray,
         bias: np.ndarray | None = None,
         out: str | None = None,
+        row_size: str | None = None,
     ) -> str:
-        """Multiply by a matrix, (outputs, inputs) float32, in the format the recipe gives it."""
-        path = f"{self.name}/{part}"
-        form = self._recipe(path, matrix.shape)
+        """Multiply by a matrix, (outputs, inputs) float32, in the format the recipe gives it.
+
+        `row_size` is what `x` lacks as a factor of its rows, from `linear_of_unit_rows`.
+        """
+        added = "" if bias is None else self.weight(f"{part}.bias", bias)
+        form = self._form(part, matrix)
+        out = out or f"{part}.out"
+        if form.block and row_size is None:  # the kernel adds the bias itself
+            return self._product(x, part, matrix, added, out)[0]
+        product, size = self._product(x, part, matrix, "", None if added or row_size else out)
+        sizes = [name for name in (size, row_size) if name]
+        if sizes:
+            factor = sizes[0] if len(sizes) == 1 else self.op("Mul", *sizes)
+            product = self.op("Mul", product, factor, out=None if added else out)
+        return self.op("Add", product, added, out=out) if added else product
+
+    def linear_of_unit_rows(self, x: str, part: str, matrix: np.ndarray) -> tuple[str, str | None]:
+        """Multiply, but leave out the factor of each row that 8-bit activations were divided by.
+
+        Returns the product and that factor, None when nothing was left out.
+        """
+        return self._product(x, part, matrix, "", None)
+
+    def _form(self, part: str, matrix: np.ndarray) -> Format:
+        return self._recipe(f"{self.name}/{part}", matrix.shape)
+
+    def _product(
+        self, x: str, part: str, matrix: np.ndarray, bias: str, out: str | None
+    ) -> tuple[str, str | None]:
+        path, form = f"{self.name}/{part}", self._form(part, matrix)
         packed = pack(matrix, form)
         self.layers[path] = LayerEntry(
             self.name,
@@ -115,64 +144,49 @@ class GraphWriter:
             round(packed.rounding_error, 6),
         )
         weight = self.weight(f"{part}.weight", packed.weight)
-        added = "" if bias is None else self.weight(f"{part}.bias", bias)
-        out = out or f"{part}.out"
-        if form.block:
-            return self._block_product(x, part, weight, packed, form, matrix.shape, added, out)
         if form.bits == 32:
-            product = self._last("MatMul", bool(added), out, x, weight)
-        else:
-            scaled, row_scale = self._unit_rows(x)
-            scale = self.weight(f"{part}.scale", packed.scale)
-            product = self.op("DynamicQuantizeMatMul", scaled, weight, scale, domain=MICROSOFT)
-            product = self._last("Mul", bool(added), out, product, row_scale)
-        return self.op("Add", product, added, out=out) if added else product
-
-    def _last(self, kind: str, more_follows: bool, out: str, *inputs: str) -> str:
-        return self.op(kind, *inputs, out=None if more_follows else out)
-
-    def _block_product(
-        self,
-        x: str,
-        part: str,
-        weight: str,
-        packed: Packed,
-        form: Format,
-        shape: tuple[int, int],
-        bias: str,
-        out: str,
-    ) -> str:
+            return self.op("MatMul", x, weight, out=out), None
+        scale = self.weight(f"{part}.scale", packed.scale)
+        if not form.block:
+            codes, size = self._int8_rows(x)
+            step, middle = self.constant(1 / 127, np.float32), self.constant(_MIDDLE, np.uint8)
+            inputs = (codes, weight, step, scale, middle)
+            return self.op("MatMulIntegerToFloat", *inputs, domain=MICROSOFT), size
         zero_point = ""
         if packed.zero_point is not None:
             zero_point = self.weight(f"{part}.zero_point", packed.zero_point)
-        inputs = [x, weight, self.weight(f"{part}.scale", packed.scale), zero_point, "", bias]
+        inputs = [x, weight, scale, zero_point, "", bias]
         while not inputs[-1]:
             inputs.pop()
-        return self.op(
+        product = self.op(
             "MatMulNBits",
             *inputs,
             out=out,
             domain=MICROSOFT,
-            K=shape[1],
-            N=shape[0],
+            K=matrix.shape[1],
+            N=matrix.shape[0],
             bits=form.bits,
             block_size=form.block,
             accuracy_level=_INT8_ACTIVATIONS,
         )
+        return product, None
 
-    def _unit_rows(self, x: str) -> tuple[str, str]:
-        """Divide each row by its largest magnitude; return the rows and what they were divided by.
+    def _int8_rows(self, x: str) -> tuple[str, str]:
+        """Quantise activations to 8 bits, a scale a row; return codes and each row's size.
 
-        DynamicQuantizeMatMul has one scale for all activations; rows of one size make it a scale a
-        row, so that a token with huge activations costs the others no precision.
+        A token with huge activations costs the others no precision, and a row comes out the same
+        whatever rows keep it company: draft and verify rests on that.
         """
-        if x not in self._scaled_rows:
+        if x not in self._quantised:
             axis = self.constant([-1])
             high = self.op("ReduceMax", x, axis, keepdims=1)
             low = self.op("Neg", self.op("ReduceMin", x, axis, keepdims=1))
             size = self.op("Max", high, low, self.constant(_SMALLEST_ROW, np.float32))
-            self._scaled_rows[x] = self.op("Div", x, size), size
-        return self._scaled_rows[x]
+            step, middle = self.constant(1 / 127, np.float32), self.constant(_MIDDLE, np.uint8)
+            unit = self.op("Div", x, size)
+            codes = self.op("QuantizeLinear", unit, step, middle, domain=MICROSOFT)
+            self._quantised[x] = codes, size
+        return self._quantised[x]
 
     def rms_norm(self, x: str, scale: str, epsilon: float, out: str | None = None) -> str:
         """Divide by the root mean square along the last axis, then multiply by `scale`."""
@@ -197,12 +211,12 @@ class GraphWriter:
     @contextmanager
     def branch(self) -> Iterator[list[onnx.NodeProto]]:
         """Collect the nodes added inside; give them to `conditional`."""
-        outer, known = self._nodes, dict(self._scaled_rows)
+        outer, known = self._nodes, dict(self._quantised)
         self._nodes = []
         try:
             yield self._nodes
         finally:  # what was made inside is not seen outside
-            self._nodes, self._scaled_rows = outer, known
+            self._nodes, self._quantised = outer, known
 
     def conditional(
         self,

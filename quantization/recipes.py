@@ -2,8 +2,8 @@
 
 A recipe is a list of (pattern, format) rules over paths such as `decoder/blocks.3.ff_proj`,
 `vision/blocks.0.w1` or `expert/blocks.0.mlp.up_proj`; the last rule that matches decides. Patterns
-are shell patterns. A rule for `prefill/...` gives the prefill weights of its own, beside those of
-`decoder/...`, which then serve short passes only. Formats are those of `quantization.formats`;
+are shell patterns. A rule for `prefill/...` gives the prompt weights of its own, beside those of
+`decoder/...`, which then serve the depth span only. Formats are those of `quantization.formats`;
 `int4` and `int8-block` leave the block to the matrix's width. A recipe of one's own is a YAML file:
 
     rules:
@@ -88,7 +88,7 @@ RECIPES: dict[str, Recipe] = {
         ),
         # The smallest: 4-bit weights in blocks, everywhere.
         Recipe("int4", (("*", "int4"), *_EDGES)),
-        # The fastest where memory holds both: INT8 for long passes, INT4 for short ones.
+        # The fastest where memory holds both: INT8 for the prompt, INT4 for what is decoded.
         Recipe(
             "int8-int4",
             (_INT8_EVERYWHERE, ("prefill/*", "int8"), ("decoder/*", "int4"), *_EDGES),

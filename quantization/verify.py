@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 from onnx import helper
 
-from edge.bundle import open_bundle
+from edge.bundle import graph_files, open_bundle
 from edge.errors import BundleError, one_line
 from edge.graph_shapes import Shapes, graph_shapes, shape_problem
 from edge.manifest import Manifest
@@ -18,7 +18,9 @@ def verify_bundle(path: Path) -> Manifest:
     """Check everything about a bundle but its answers; raise `BundleError` naming the file."""
     bundle = open_bundle(path, trust_memory=False)
     manifest = bundle.manifest
-    for name, (inputs, outputs) in graph_shapes(manifest.model).items():
+    shapes = graph_shapes(manifest.model)
+    for name in graph_files(manifest):
+        inputs, outputs = shapes[name]
         model = _load(path / name)
         for kind, found, expected in (
             ("input", model.graph.input, inputs),

@@ -198,7 +198,7 @@ def test_unknown_recipe_missing_checkpoint_and_existing_output_are_one_line_each
 ):
     bundle = str(tmp_path / "bundle")
     assert main(["build", str(checkpoint), bundle, "--recipe", "int3"]) == 2
-    assert "recipe 'int3' is unknown; choose one of fp32, int8, int4" in capsys.readouterr().err
+    assert "recipe 'int3' is unknown; choose one of fp32, int8, int4, int8-int4" in capsys.readouterr().err
     assert main(["build", str(tmp_path / "no"), bundle, "--recipe", "int4"]) == 2
     assert "no such checkpoint folder" in capsys.readouterr().err
     assert main(["build", str(checkpoint), bundle, "--recipe", "int4"]) == 0
@@ -264,7 +264,7 @@ def test_two_builds_of_one_output_do_not_mix(checkpoint, tmp_path):
         os.close(handle)
 
 
-@pytest.mark.parametrize("recipe", ["fp32", "int8", "int4"])
+@pytest.mark.parametrize("recipe", ["fp32", "int8", "int4", "int8-int4"])
 def test_verify_accepts_what_build_wrote(recipe, bundles, capsys):
     assert main(["verify", str(bundles("one_camera_crops", recipe))]) == 0
     assert f"recipe {recipe}" in capsys.readouterr().out
@@ -282,8 +282,8 @@ def test_the_last_layer_and_head_are_skipped_when_no_row_is_asked_for(bundles):
     onnx = pytest.importorskip("onnx")
     graph = onnx.load(bundles() / "decoder.onnx", load_external_data=False).graph
     outside = {name for node in graph.node if node.op_type != "If" for name in node.input}
-    assert "blocks.3.kv.weight" in outside
-    for part in ("q", "attn_out", "ff_proj", "ff_out"):
+    assert {"blocks.3.k.weight", "blocks.3.v.weight"} <= outside
+    for part in ("q", "attn_out", "ff_up", "ff_gate", "ff_out"):
         assert f"blocks.3.{part}.weight" not in outside
     assert "head.weight" not in outside
 

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.depth import DepthSpan, SpanTokens, settle
+from edge.draft_window import Acceptance, FixedWindow, MeasuredWindow
+from edge.pass_costs import PassCosts
 
 CODES, START, FIRST, END = 5, 100, 200, 101
 IDS = SpanTokens(START, FIRST, END)
@@ -53,10 +55,13 @@ def one_by_one(draft, changed):
     return codes
 
 
-def run(draft, changed, window):
-    span = DepthSpan(np.array(draft), np.array(changed, bool), IDS, window)
+def run(draft, changed, window, acceptance=None):
+    if window is None or isinstance(window, int):
+        window = FixedWindow(window)
+    draft = None if draft is None else np.array(draft)
+    span = DepthSpan(draft, np.array(changed, bool), IDS, window, acceptance)
     decoder = FakeDecoder(PROMPT)
-    tokens, rows = span.next_pass()
+    tokens, rows = span.next_pass(in_prefill=True)
     span.accept(decoder.extend(tokens, rows))
     settle(decoder, span, len(PROMPT))
     return span, decoder
@@ -79,6 +84,75 @@ def test_codes_and_cache_are_those_of_one_by_one_decoding(span_input, window):
     assert decoder.tokens == [*PROMPT, START, *[FIRST + code for code in expected], END]
 
 
+costs = st.tuples(st.floats(1e-4, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0.01, 0.99)).map(
+    lambda values: MeasuredWindow(
+        PassCosts((1, 4, 16), (values[0], sum(values[:2]), sum(values[:3]))),
+        Acceptance(values[3], 1.0),
+    )
+)
+
+
+@given(spans, costs, st.booleans())
+def test_a_measured_window_gives_the_same_codes_with_and_without_a_draft(span_input, window, blind):
+    draft, changed = span_input
+    if blind:
+        draft, changed = None, [True] * len(changed)
+    expected = one_by_one(draft or [0] * len(changed), changed)
+    span, decoder = run(draft, changed, window, window.acceptance)
+    assert span.codes.tolist() == expected
+    assert decoder.tokens == [*PROMPT, START, *[FIRST + code for code in expected], END]
+    assert span.passes <= 1 + len(changed)
+
+
+def test_cheap_rows_and_lucky_drafts_make_long_windows_dear_rows_and_bad_luck_short_ones():
+    unsettled, length = np.arange(5, 100, 5), 102
+    dear, cheap = PassCosts((1, 4, 16), (1.0, 4.0, 16.0)), PassCosts((1, 4, 16), (1.0, 1.1, 1.5))
+
+    def stop(costs, share, *, in_prefill=False):
+        window = MeasuredWindow(costs, Acceptance(share, 1.0))
+        return window.stop(5, unsettled, length, in_prefill=in_prefill)
+
+    assert stop(cheap, 0.99) == length
+    assert stop(dear, 0.01) == 6  # the one row that is surely needed
+    assert stop(cheap, 0.01) < stop(cheap, 0.7) < stop(cheap, 0.99)
+    assert stop(dear, 0.7) < stop(cheap, 0.7)
+
+
+def test_in_a_prefill_whose_rows_cost_nothing_more_everything_rides_along():
+    window = MeasuredWindow(PassCosts((1, 4, 16), (1.0, 1.0, 1.0)), Acceptance(0.9, 1.0))
+    assert window.stop(0, np.arange(100), 102, in_prefill=True) == 102
+
+
+def test_belief_in_drafts_follows_what_was_seen_lately():
+    acceptance = Acceptance(1.0, 2.0)
+    for _ in range(1000):
+        acceptance.observe(True)
+    assert acceptance.share > 0.98
+    for _ in range(300):
+        acceptance.observe(False)
+    assert acceptance.share < 0.5
+
+
+def test_without_a_draft_a_scene_of_one_depth_takes_few_passes():
+    class OneDepth(FakeDecoder):
+        def extend(self, tokens, rows):
+            return super().extend(tokens, rows) * 0 + np.eye(CODES)[3]
+
+    window = MeasuredWindow(PassCosts((1, 4, 16), (1.0, 1.1, 1.5)), Acceptance(1.0, 6.0))
+    span = DepthSpan(None, np.ones(100, bool), IDS, window, window.acceptance)
+    decoder = OneDepth(PROMPT)
+    settle(decoder, span, len(PROMPT))
+    assert span.codes.tolist() == [3] * 100
+    assert span.passes < 30
+    assert window.acceptance.share > 0.8
+
+
+def test_pass_costs_follow_their_last_rise_beyond_what_was_measured():
+    costs = PassCosts((1, 4, 16), (1.0, 1.6, 4.0))
+    np.testing.assert_allclose(costs.seconds(np.array([1, 2, 10, 26])), [1.0, 1.2, 2.8, 6.0])
+    assert costs.prefill_row_s == pytest.approx(0.2)
+
+
 @given(spans)
 def test_an_unbounded_window_takes_one_pass_plus_one_for_each_moved_code(span_input):
     draft, changed = span_input
@@ -91,7 +165,7 @@ def test_an_unbounded_window_takes_one_pass_plus_one_for_each_moved_code(span_in
 @given(spans, st.integers(0, 14))
 def test_a_window_bounds_the_unsettled_tokens_of_a_pass(span_input, window):
     draft, changed = span_input
-    span = DepthSpan(np.array(draft), np.array(changed, bool), IDS, window)
+    span = DepthSpan(np.array(draft), np.array(changed, bool), IDS, FixedWindow(window))
     decoder = FakeDecoder([*PROMPT])
     while not span.done:
         decoder.truncate(len(PROMPT) + span.fed)
@@ -112,7 +186,7 @@ def test_window_zero_feeds_each_settled_token_once():
 
 @pytest.mark.parametrize("cells", [1, 4, 100])
 def test_nothing_changed_takes_one_pass_and_asks_for_no_row(cells):
-    span = DepthSpan(np.zeros(cells, int), np.zeros(cells, bool), IDS, None)
+    span = DepthSpan(np.zeros(cells, int), np.zeros(cells, bool), IDS, FixedWindow(None))
     tokens, rows = span.next_pass()
     assert len(tokens) == cells + 2
     assert len(rows) == 0

@@ -8,9 +8,10 @@ import pytest
 pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
-from quantization.formats import FP32, INT8, Format, pack
+from quantization.errors import BuildError
+from quantization.formats import FP32, INT8, Format, pack, parse_format
 from quantization.graph import FLOAT, GraphWriter
-from quantization.recipes import RECIPES
+from quantization.recipes import RECIPES, find_recipe, parse_rule
 
 INT4 = Format(4, 32)
 
@@ -30,7 +31,18 @@ def unpack_int4(packed, shape, block):
     return stored.reshape(shape[0], -1)[:, : shape[1]]
 
 
-@pytest.mark.parametrize(("form", "limit"), [(FP32, 1e-6), (INT8, 0.02), (INT4, 0.11)])
+@pytest.mark.parametrize(
+    ("form", "limit"),
+    [
+        (FP32, 1e-6),
+        (INT8, 0.02),
+        (INT4, 0.11),
+        (Format(4, 16), 0.1),
+        (Format(4, 32, symmetric=False), 0.11),
+        (Format(8, 32), 0.015),
+        (Format(8, 16, symmetric=False), 0.015),
+    ],
+)
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_a_stored_matrix_multiplies_like_the_source(form, limit, with_bias, tmp_path):
     source = matrix()
@@ -90,6 +102,80 @@ def test_zero_rows_stay_zero(form):
     packed = pack(np.zeros((3, 32), np.float32), form)
     assert packed.relative_error == 0
     assert np.isfinite(packed.scale).all()
+
+
+def product_of(form, source, tmp_path):
+    writer = GraphWriter("one", tmp_path, lambda path, shape: form)
+    x = writer.input("x", FLOAT, [1, "T", source.shape[1]])
+    writer.linear(x, "part", source, out="y")
+    writer.output("y", FLOAT, [1, "T", source.shape[0]])
+    path, _ = writer.save()
+    session = ort.InferenceSession(str(path))
+    return lambda values: session.run(None, {"x": values[None]})[0][0]
+
+
+def test_int8_rows_do_not_depend_on_the_company_they_keep(tmp_path):
+    source = matrix()
+    values = np.random.default_rng(1).normal(0, 1, (7, source.shape[1])).astype(np.float32)
+    values[3] *= 1000  # one token with huge activations
+    values[5] = 0
+    product = product_of(INT8, source, tmp_path)
+    together = product(values)
+    for row in range(7):
+        np.testing.assert_array_equal(product(values[row : row + 1])[0], together[row])
+    expected = values @ source.T
+    assert relative_rms(together[:3] - expected[:3], expected[:3]) < 0.02
+    assert not together[5].any()
+
+
+def test_asymmetric_blocks_fit_one_sided_weights_better():
+    source = np.abs(matrix(16, 64))
+    lopsided, centred = pack(source, Format(4, 32, symmetric=False)), pack(source, INT4)
+    assert lopsided.relative_error < 0.8 * centred.relative_error
+    assert lopsided.relative_error < lopsided.rounding_error
+
+
+def test_format_names_are_read_back():
+    for form in (FP32, INT8, Format(4, 128), Format(8, 32), Format(4, 16, symmetric=False)):
+        assert parse_format(form.name) == form
+    for name in ("int4", "int2-block32", "int4-block33", "int8-asymmetric", ""):
+        with pytest.raises(BuildError, match="is unknown; choose fp32, int8, or int4-blockN"):
+            parse_format(name)
+
+
+def test_the_last_rule_that_matches_decides_and_the_name_tells_of_rules_added():
+    recipe = RECIPES["int4"].with_rules([("vision/*", "int8"), ("vision/blocks.1.*", "fp32")])
+    assert recipe("vision/blocks.0.w1", (8, 64)) == INT8
+    assert recipe("vision/blocks.1.w1", (8, 64)) == FP32
+    assert recipe("decoder/blocks.1.q", (8, 64)) == INT4
+    assert recipe.name == "int4, vision/*=int8, vision/blocks.1.*=fp32"
+    assert not recipe.splits_prefill
+    assert RECIPES["int8-int4"].splits_prefill
+    assert RECIPES["int8-int4"]("prefill/blocks.1.q", (8, 64)) == INT8
+    assert RECIPES["int8-int4"]("decoder/blocks.1.q", (8, 64)) == INT4
+
+
+def test_a_recipe_file_is_rules_and_nothing_else(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text('rules:\n  "*": int4\n  "vision/*": int8\n')
+    recipe = find_recipe(str(path))
+    assert (recipe.name, recipe("vision/x", (8, 64))) == ("mine", INT8)
+    for text, message in (
+        ("rules: []", "a recipe is 'rules:'"),
+        ("rules: {'*': 4}", "a recipe is 'rules:'"),
+        ("rules: {'*': int4}\nbits: 4", "a recipe is 'rules:'"),
+        ("rules: {'*': int5}", "format 'int5' is unknown"),
+        ("rules: [", "not a recipe that YAML reads"),
+    ):
+        path.write_text(text)
+        with pytest.raises(BuildError, match=message) as caught:
+            find_recipe(str(path))
+        assert str(caught.value).startswith(str(path))
+        assert "\n" not in str(caught.value)
+    with pytest.raises(BuildError, match="cannot read the recipe"):
+        find_recipe(str(tmp_path / "none.yaml"))
+    with pytest.raises(BuildError, match="is not PATTERN=FORMAT"):
+        parse_rule("vision")
 
 
 def test_recipes_are_functions_of_path_and_shape_alone():

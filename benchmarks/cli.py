@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.ceiling import measure_ceiling
+from benchmarks.ceiling import measure_ceiling, print_ceiling
 from benchmarks.fidelity import compare_bundles, print_report
-from benchmarks.latency import FEWEST_REPEATS, measure_latency, print_latency
+from benchmarks.latency import FEWEST_REPEATS, measure_latency
+from benchmarks.latency_report import print_latency
+from benchmarks.memory import measure_memory, print_memory
 from benchmarks.peer_command import add_peer_command, run_peer
+from benchmarks.plots import check_free, read_report, write_latency_plot
 from edge.errors import EdgeError
+from edge.manifest import MAX_CAMERAS
 from edge.report import machine_name
 from firmware_bridge.command_line import CommandParser
 
@@ -47,33 +52,28 @@ def build_parser() -> argparse.ArgumentParser:
     fidelity.add_argument("--cameras", type=_count, default=2, help="if the tag leaves it open")
     fidelity.add_argument("--norm-tag", help="needed when the bundle has several")
     fidelity.add_argument("--seed", type=int, default=0)
-    latency = commands.add_parser(
-        "latency",
-        help="how long each stage takes, and what it grows with",
-        description="Time policy calls stage by stage, without depth and with a given share of the "
-        "depth cells changing from call to call, beside the least that memory bandwidth allows.",
-        epilog="example: molmoact-bench latency bundle --changed 0 30 --repeats 30",
+    _add_latency(commands)
+    memory = commands.add_parser(
+        "memory",
+        help="how much memory a policy takes, and whether it grows",
+        description="Open a bundle in a process of its own and call it, 30 % of the depth cells "
+        "changed each time; print its own (anonymous) pages and those of mapped files apart, and "
+        "the most it had inside each phase.",
+        epilog="example: molmoact-bench memory bundle --profile sim --cycles 10",
     )
-    latency.add_argument("bundle", type=Path)
-    latency.add_argument("--profile", help="board profile: threads and draft window")
-    latency.add_argument(
-        "--cameras", type=_count, nargs="+", default=[1, 2, 3], help="if the tag leaves it open"
+    memory.add_argument("bundle", type=Path)
+    memory.add_argument("--profile", help="board profile: threads and draft window")
+    memory.add_argument("--cycles", type=_count, default=10, help="after the first call (10)")
+    memory.add_argument("--cameras", type=_cameras, help="default: the tag's, or 2")
+    memory.add_argument("--norm-tag", help="needed when the bundle has several")
+    plot = commands.add_parser(
+        "plot",
+        help="draw a stored latency report again",
+        description="Draw what 'molmoact-bench latency' printed (all of it, or its last line).",
+        epilog="example: molmoact-bench plot latency.json docs/latency.png",
     )
-    latency.add_argument(
-        "--changed",
-        type=_percent,
-        nargs="+",
-        default=[0, 10, 30, 100],
-        metavar="PERCENT",
-        help="shares of depth cells that change (default 0 10 30 100)",
-    )
-    latency.add_argument(
-        "--repeats",
-        type=_count,
-        default=FEWEST_REPEATS,
-        help=f"counted calls a row (default {FEWEST_REPEATS}; fewer only for a first look)",
-    )
-    latency.add_argument("--norm-tag", help="needed when the bundle has several")
+    plot.add_argument("report", type=Path)
+    plot.add_argument("picture", type=Path, help="PNG to write")
     ceiling = commands.add_parser(
         "ceiling",
         help="what this machine can do at best",
@@ -92,6 +92,8 @@ def main(argv: list[str] | None = None) -> int:
         {
             "fidelity": _fidelity,
             "latency": _latency,
+            "memory": _memory,
+            "plot": _plot,
             "ceiling": _ceiling,
             "peer": run_peer,
         }[args.command](args)
@@ -114,30 +116,112 @@ def _fidelity(args: argparse.Namespace) -> None:
 
 
 def _latency(args: argparse.Namespace) -> None:
+    if args.plot:
+        check_free(args.plot)
     report = measure_latency(
         args.bundle,
         profile=args.profile,
         cameras=args.cameras,
         changed_percent=args.changed,
+        horizons=args.horizon,
         norm_tag=args.norm_tag,
         repeats=args.repeats,
+        seconds_per_row=args.seconds_per_row,
     )
     print_latency(report)
+    if args.plot:
+        write_latency_plot(asdict(report), args.plot)
+
+
+def _memory(args: argparse.Namespace) -> None:
+    report = measure_memory(
+        args.bundle,
+        profile=args.profile,
+        cycles=args.cycles,
+        cameras=args.cameras,
+        norm_tag=args.norm_tag,
+    )
+    print_memory(report)
+
+
+def _plot(args: argparse.Namespace) -> None:
+    write_latency_plot(read_report(args.report), args.picture)
 
 
 def _ceiling(args: argparse.Namespace) -> None:
     ceiling = measure_ceiling(args.threads)
-    print(f"measured on {machine_name()} with {ceiling.threads} threads")
-    print(f"memory reads {ceiling.read_gb_s:>8.1f} GB/s")
-    print(f"FP32 product {ceiling.fp32_gflop_s:>8.0f} GFLOP/s")
-    print(f"INT8 product {ceiling.int8_gop_s:>8.0f} GOP/s")
-    print(json.dumps({"machine": machine_name(), **asdict(ceiling)}))
+    print(f"measured on {machine_name()} with {ceiling.threads} threads; the best way counts")
+    print_ceiling(ceiling)
+    print(json.dumps({"bench": "ceiling", "machine": machine_name(), **asdict(ceiling)}))
+
+
+def _add_latency(commands: argparse._SubParsersAction) -> None:
+    latency = commands.add_parser(
+        "latency",
+        help="how long each stage takes, and what it grows with",
+        description="Time policy calls stage by stage. Cameras, share of changed depth cells and "
+        "horizon are varied one at a time, from a base of the tag's cameras and horizon and 30 % "
+        "changed (or the nearest given), beside the least that this machine's ceiling allows.",
+        epilog="example: molmoact-bench latency bundle --changed 0 30 --repeats 30 --plot l.png",
+    )
+    latency.add_argument("bundle", type=Path)
+    latency.add_argument("--profile", help="board profile: threads and draft window")
+    latency.add_argument(
+        "--cameras",
+        type=_cameras,
+        nargs="+",
+        default=[1, 2, 3],
+        help="numbers of cameras, whatever the tag says (default 1 2 3)",
+    )
+    latency.add_argument(
+        "--changed",
+        type=_percent,
+        nargs="+",
+        default=[0, 10, 30, 100],
+        metavar="PERCENT",
+        help="shares of depth cells that change (default 0 10 30 100)",
+    )
+    latency.add_argument(
+        "--horizon",
+        type=_count,
+        nargs="+",
+        metavar="ACTIONS",
+        help="actions predicted a call (default a half and the whole of the model's)",
+    )
+    latency.add_argument(
+        "--repeats",
+        type=_count,
+        default=FEWEST_REPEATS,
+        help=f"counted calls a row (default {FEWEST_REPEATS}; fewer only for a first look)",
+    )
+    latency.add_argument(
+        "--seconds-per-row", type=_seconds, metavar="S", help="end a row that has taken this long"
+    )
+    latency.add_argument("--plot", type=Path, metavar="PNG", help="also draw the report")
+    latency.add_argument("--norm-tag", help="needed when the bundle has several")
 
 
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return int(text)
+
+
+def _cameras(text: str) -> int:
+    count = _count(text)
+    if count > MAX_CAMERAS:
+        raise argparse.ArgumentTypeError(f"{count} cameras; a model reads at most {MAX_CAMERAS}")
+    return count
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
 
 
 def _percent(text: str) -> int:

@@ -16,6 +16,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from quantization.config import CheckpointConfig
+
 BLOCK_WEIGHTS = 32
 BLOCK_BYTES = 18  # one half-precision scale, then 32 weights of 4 bits
 _ALIGNMENT = 32
@@ -55,18 +57,41 @@ class _Tensor:
         return count * 4 if self.kind == _F32 else count // BLOCK_WEIGHTS * BLOCK_BYTES
 
 
-def write_random_decoder(path: Path, shape: DecoderShape) -> int:
-    """Write the file and return its size in bytes; needs about 1 MiB of memory.
+def decoder_shape(config: CheckpointConfig) -> DecoderShape:
+    """Give a checkpoint's decoder, with a head of as many rows as there are depth codes."""
+    text = config.text
+    return DecoderShape(
+        width=text.width,
+        layers=text.layers,
+        heads=text.heads,
+        kv_heads=text.kv_heads,
+        head_dim=text.head_dim,
+        mlp_width=text.mlp_width,
+        vocab=max(config.depth_codes, 1),
+        rope_theta=text.rope_theta,
+        norm_eps=text.norm_eps,
+        max_positions=text.max_positions,
+    )
 
-    Raises `ValueError` when a matrix' rows are not whole blocks of 32 weights.
-    """
-    tensors = list(_tensors(shape))
-    for tensor in tensors:
+
+def misfit(shape: DecoderShape) -> str | None:
+    """Say why Q4_0 cannot hold this shape, None when it can: rows must be whole blocks."""
+    for tensor in _tensors(shape):
         if tensor.kind == _Q4_0 and tensor.dims[0] % BLOCK_WEIGHTS:
-            raise ValueError(
+            return (
                 f"{tensor.name} has rows of {tensor.dims[0]} weights; Q4_0 needs multiples of "
                 f"{BLOCK_WEIGHTS}"
             )
+    return None
+
+
+def write_random_decoder(path: Path, shape: DecoderShape) -> int:
+    """Write the file and return its size in bytes; needs about 1 MiB of memory.
+
+    The shape must fit: see `misfit`.
+    """
+    tensors = list(_tensors(shape))
+    assert misfit(shape) is None
     entries = [_entry(key, value) for key, value in _metadata(shape).items()]
     with path.open("wb") as file:
         file.write(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(entries)))

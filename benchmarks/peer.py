@@ -22,6 +22,7 @@ import numpy as np
 
 from benchmarks.ceiling import Ceiling, measure_ceiling
 from benchmarks.errors import PeerError
+from benchmarks.gguf_file import decoder_shape, misfit
 from benchmarks.peer_figures import SideFigures, side_figures
 from benchmarks.peer_job import WARM_UP_CALLS, Answer, Job, draw_scene
 from benchmarks.peer_process import BUNDLE, LEROBOT, LLAMA, run_side
@@ -32,6 +33,7 @@ from edge.normalization import choose_tag, parse_tags
 from edge.profile import load_profile
 from edge.report import machine_name
 from quantization.checkpoint import Checkpoint
+from quantization.config import CheckpointConfig
 
 _DTYPE = "bfloat16"
 _LEROBOT_MISSING = "LeRobot is not installed here; run 'make setup' and use .venv/bin"
@@ -92,11 +94,11 @@ def measure_peers(
     """
     if importlib.util.find_spec("lerobot") is None:
         raise PeerError(_LEROBOT_MISSING)
-    with_llama, left_out = _with_llama(settings.llama)
     profile = load_profile(settings.profile)
-    manifests = {path: read_manifest(path) for path in bundles}
     source = Checkpoint(checkpoint)
     config = source.config
+    with_llama, left_out = _with_llama(settings.llama, config)
+    manifests = {path: read_manifest(path) for path in bundles}
     tags = parse_tags(
         source.norm_stats, config.expert.max_horizon, config.expert.max_dim, config.n_obs_steps
     )
@@ -162,14 +164,18 @@ def measure_peers(
     )
 
 
-def _with_llama(wanted: bool | None) -> tuple[bool, list[str]]:
+def _with_llama(wanted: bool | None, config: CheckpointConfig) -> tuple[bool, list[str]]:
     """Decide whether llama.cpp takes part, and say why if it does not."""
-    there = importlib.util.find_spec("llama_cpp") is not None
-    if wanted and not there:
-        raise PeerError(_LLAMA_MISSING)
     if wanted is False:
         return False, ["llama.cpp was left out, as asked"]
-    return there, [] if there else [_LLAMA_MISSING]
+    problem = misfit(decoder_shape(config))
+    if problem is not None:
+        problem = f"llama.cpp was left out: {problem}"
+    if importlib.util.find_spec("llama_cpp") is None:
+        problem = _LLAMA_MISSING
+    if wanted and problem is not None:
+        raise PeerError(problem)
+    return problem is None, [] if problem is None else [problem]
 
 
 def _check_same_work(path: Path, answer: Answer, public: Answer) -> None:

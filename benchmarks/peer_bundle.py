@@ -113,9 +113,9 @@ def _timed(act: Callable[[], PolicyResult]) -> Call:
     return Call(
         call_s=time.perf_counter() - started,
         stages_s=result.stages,
-        depth_passes=result.depth_passes,
-        changed_cells=result.changed_cells,
-        moved_cells=result.moved_cells,
+        depth_passes=int(result.depth_passes),
+        changed_cells=int(result.changed_cells),
+        moved_cells=int(result.moved_cells),
     )
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge.draft_window import Acceptance, Window
+from edge.draft_window import Place, Trust, Window
 from edge.engines import Decoder
 
 
@@ -41,43 +41,65 @@ class DepthSpan:
         changed: np.ndarray,
         tokens: SpanTokens,
         window: Window,
-        acceptance: Acceptance | None = None,
+        trust: Trust | None = None,
     ) -> None:
         """Start from `draft` (cells,) codes and `changed` (cells,) bool, which cells may move.
 
-        Without a draft every cell must be changed, and is guessed from what is known by then.
-        `acceptance` is told of every draft that was checked.
+        Without a draft every cell must be changed, and is guessed from what is known by then. With
+        `trust`, which is told of every draft that was checked, drafts are mended on the way by what
+        the model says behind a wrong one; without, there are never more passes than one and the
+        cells that moved.
         """
         self._cells = len(changed)
-        self._blind = draft is None
+        self._draft = draft
         self.codes = np.zeros(self._cells, np.int64) if draft is None else np.array(draft, np.int64)
         self.changed_count = int(np.count_nonzero(changed))
-        self.moved_count = self._cells if draft is None else 0
         self.length = self._cells + 2
         self.passes = 0
         self.fed = 0
         self._changed = changed
         self._tokens = tokens
         self._window = window
-        self._acceptance = acceptance
-        self._guessed = 0  # cells before this one hold a code or what the model said of it lately
+        self._trust = trust
+        self._informed = np.zeros(
+            self._cells, bool
+        )  # drafts that the model gave behind a wrong one
         self._settled = 0  # cells before this one have their final code
         self._stop_position = 0
         self._rows = np.zeros(0, np.int64)
+
+    @property
+    def moved_count(self) -> int:
+        """Cells whose code is not that of the draft; all when there was none."""
+        if self._draft is None:
+            return self._cells
+        return int(np.count_nonzero(self.codes != self._draft))
 
     @property
     def done(self) -> bool:
         """True when every span token is settled and in the cache."""
         return self.fed == self.length
 
-    def next_pass(self, *, in_prefill: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """Return the tokens to feed next and the rows among them whose prediction is wanted.
+    def first_pass(self, *, prompt_decides: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Return the tokens that ride on the pass over the prompt, and the rows to be predicted.
 
-        `in_prefill` says that they ride on the pass over the prompt.
+        Without `prompt_decides` its predictions do not count: only what is settled before the first
+        changed cell rides, and may be nothing.
         """
+        if prompt_decides:
+            return self._pass(self._window.stop(self._place(in_prefill=True)))
+        return self._pass(int(np.argmax(self._changed)) if self.changed_count else self.length)
+
+    def next_pass(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the tokens to feed next and the rows among them whose prediction is wanted."""
+        return self._pass(self._window.stop(self._place(in_prefill=False)))
+
+    def _place(self, *, in_prefill: bool) -> Place:
         unsettled = np.flatnonzero(self._changed[self._settled :]) + self._settled
-        stop = self._window.stop(self.fed, unsettled, self.length, in_prefill=in_prefill)
-        if self._blind:
+        return Place(self.fed, self.length, unsettled, self._informed[unsettled], in_prefill)
+
+    def _pass(self, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        if self._draft is None:
             self._guess()
         span = np.empty(self.length, np.int64)
         span[0], span[-1] = self._tokens.start, self._tokens.end
@@ -85,7 +107,7 @@ class DepthSpan:
         rows = np.arange(self.fed, min(stop, self._cells))
         rows = rows[self._changed[rows]]
         self._stop_position, self._rows = stop, rows
-        self.passes += 1
+        self.passes += stop > self.fed
         return span[self.fed : stop], rows - self.fed
 
     def accept(self, logits: np.ndarray) -> None:
@@ -97,32 +119,32 @@ class DepthSpan:
         for index, (cell, preferred) in enumerate(zip(self._rows, wanted, strict=True)):
             self._settled = cell + 1
             drafted, self.codes[cell] = self.codes[cell], preferred
-            fed_as_draft = cell + 1 < self._stop_position
-            if fed_as_draft and self._acceptance is not None:
-                self._acceptance.observe(preferred == drafted)
-            if preferred == drafted:
-                continue
-            if not self._blind:
-                self.moved_count += 1
-            if fed_as_draft:
-                if (
-                    self._blind
-                ):  # said of later cells after a wrong one: an informed guess
-                    self.codes[self._rows[index + 1 :]] = wanted[index + 1 :]
-                    self._guessed = max(self._guessed, int(self._rows[-1]) + 1)
+            if cell + 1 == self._stop_position:  # the last row: its draft was not fed
+                break
+            if self._trust is not None:
+                self._trust.of(self._informed[cell]).observe(preferred == drafted)
+            if preferred != drafted:
+                self._mend(self._rows[index + 1 :], wanted[index + 1 :])
                 self.fed = cell + 1  # the cache holds a wrong code from here on
                 return
         self.fed = self._stop_position
 
+    def _mend(self, cells: np.ndarray, said: np.ndarray) -> None:
+        """Take what the model said of `cells`, if not of these very codes before them, as draft."""
+        if self._trust is not None and (self._draft is None or self._trust.prefers_guesses):
+            self.codes[cells] = said
+            self._informed[cells] = True
+
     def _guess(self) -> None:
         """Draft cells nothing is known of: depth is smooth, so like the cell above, or before."""
         side = math.isqrt(self._cells)
-        for cell in range(max(self._settled, self._guessed, 1), self._cells):
-            self.codes[cell] = self.codes[cell - (side if cell >= side else 1)]
+        for cell in range(max(self._settled, 1), self._cells):
+            if not self._informed[cell]:
+                self.codes[cell] = self.codes[cell - (side if cell >= side else 1)]
 
 
 def settle(decoder: Decoder, span: DepthSpan, prompt_length: int) -> None:
-    """Run passes until the span is settled; the first one was part of the prefill."""
+    """Run passes until the span is settled; the first one rode on the prefill."""
     while not span.done:
         decoder.truncate(prompt_length + span.fed)
         tokens, rows = span.next_pass()

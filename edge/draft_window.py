@@ -19,13 +19,19 @@ _MEMORY_TRIALS = 200.0  # drafts much older than that no longer say how good the
 class Window(Protocol):
     """Chooses where a pass stops."""
 
-    def stop(self, fed: int, unsettled: np.ndarray, length: int, *, in_prefill: bool) -> int:
-        """Return the position the next pass stops before, above `fed` and at most `length`.
+    def stop(self, place: Place) -> int:
+        """Return the position the next pass stops before, above `fed` and at most `length`."""
 
-        Positions count span tokens; `unsettled` are the cells still to be asked, ascending, each
-        predicted by the row at the position of its own number. `in_prefill` when the rows ride on a
-        pass over the prompt.
-        """
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a span stands before a pass; positions count its tokens."""
+
+    fed: int  # tokens in the cache
+    length: int  # of the whole span
+    unsettled: np.ndarray  # cells still to be asked, ascending; cell c by the row at position c
+    informed: np.ndarray  # bool for each of those: its draft is what the model said lately
+    in_prefill: bool  # the rows ride on the pass over the prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +40,14 @@ class FixedWindow:
 
     tokens: int | None
 
-    def stop(self, fed: int, unsettled: np.ndarray, length: int, *, in_prefill: bool) -> int:
+    def stop(self, place: Place) -> int:
         """See `Window`."""
-        if self.tokens is None or unsettled.size == 0:
-            return length
-        limit = unsettled[0] + 1 + self.tokens  # position of the first unsettled token + window
-        if limit >= length:
-            return length
-        return int(unsettled[unsettled < limit][-1]) + 1
+        if self.tokens is None or place.unsettled.size == 0:
+            return place.length
+        limit = place.unsettled[0] + 1 + self.tokens  # position of the first unsettled + window
+        if limit >= place.length:
+            return place.length
+        return int(place.unsettled[place.unsettled < limit][-1]) + 1
 
 
 class Acceptance:
@@ -65,35 +71,53 @@ class Acceptance:
 
 
 @dataclass(frozen=True, slots=True)
+class Trust:
+    """How good drafts are that were there before, and those the model itself gave in passing."""
+
+    drafts: Acceptance
+    guesses: Acceptance
+
+    def of(self, informed: bool) -> Acceptance:
+        """Return the one that speaks of such a cell."""
+        return self.guesses if informed else self.drafts
+
+    @property
+    def prefers_guesses(self) -> bool:
+        """True when what the model said after a wrong code is better than the draft was."""
+        return self.guesses.share >= self.drafts.share
+
+
+@dataclass(frozen=True, slots=True)
 class MeasuredWindow:
     """Carry as many rows as settle the span soonest, from measured pass costs and drafts' luck.
 
-    A pass that asks n cells and reaches the row of the last one is expected to keep
-    sum over j < n of p^(j-1) (1-p) r_j, plus p^(n-1) r_n rows, where p is the share of right drafts
-    and r_j the rows up to cell j. The best n keeps the most rows a second. Inside a prefill, whose
-    fixed cost is spent anyway, the best n saves the most of the later passes.
+    A pass that asks n cells and reaches the row of the last one keeps r_j rows, those up to cell j,
+    if j is the first whose draft is wrong, and r_n if none before n is. With each draft's chance of
+    being right that gives the rows to expect; the best n keeps the most a second. Inside a prefill,
+    whose fixed cost is spent anyway, the best n saves the most of the later passes.
     """
 
     costs: PassCosts
-    acceptance: Acceptance
+    trust: Trust
 
-    def stop(self, fed: int, unsettled: np.ndarray, length: int, *, in_prefill: bool) -> int:
+    def stop(self, place: Place) -> int:
         """See `Window`."""
-        if unsettled.size == 0:
-            return length
-        stops = np.append(unsettled + 1, length)
-        rows = (stops - fed).astype(np.float64)
-        kept = _expected_rows(rows, self.acceptance.share)
+        if place.unsettled.size == 0:
+            return place.length
+        stops = np.append(place.unsettled + 1, place.length)
+        rows = (stops - place.fed).astype(np.float64)
+        chances = np.where(place.informed, self.trust.guesses.share, self.trust.drafts.share)
+        kept = _expected_rows(rows, chances)
         per_second = kept / self.costs.seconds(rows)
         best = per_second.argmax()
-        if in_prefill:
+        if place.in_prefill:
             saved_s = kept / per_second[best] - rows * self.costs.prefill_row_s
             best = saved_s.argmax()
         return int(stops[best])
 
 
-def _expected_rows(rows: np.ndarray, share: float) -> np.ndarray:
+def _expected_rows(rows: np.ndarray, chances: np.ndarray) -> np.ndarray:
     """Rows kept by stopping at each candidate; the last candidate asks no cell of its own."""
-    reached = share ** np.arange(len(rows))  # probability that all cells before were right
-    lost_before = np.concatenate([[0.0], np.cumsum(reached[:-1] * (1 - share) * rows[:-1])])
-    return lost_before + reached * rows
+    reached = np.concatenate([[1.0], np.cumprod(chances)])  # all cells before were right
+    lost = np.cumsum(reached[:-1] * (1 - chances) * rows[:-1])
+    return np.concatenate([[0.0], lost]) + reached * rows

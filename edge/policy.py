@@ -18,7 +18,7 @@ import numpy as np
 
 from edge.bundle import Bundle, open_bundle
 from edge.depth import DepthSpan, SpanTokens, settle
-from edge.draft_window import Acceptance, FixedWindow, MeasuredWindow, Window
+from edge.draft_window import Acceptance, FixedWindow, MeasuredWindow, Trust, Window
 from edge.engines import Decoder, Expert, Vision
 from edge.errors import BundleError, ObservationError, shown
 from edge.images import ImagePatches, changed_cells, cut_image
@@ -38,8 +38,9 @@ STAGES = ("preprocess", "vision", "prefill", "depth", "expert")
 _MAX_SIDE_PX = 8192
 _MAX_TASK_CHARACTERS = 4096
 _ONE_BY_ONE = FixedWindow(0)  # without codes to draft from, most guesses are wasted rows
-# What to believe of drafts before any was checked: the last call's codes, and guesses.
-_PREVIOUS_HITS, _BLIND_HITS, _BELIEF_TRIALS = 4.0, 1.0, 6.0
+# Hits in _BELIEF_TRIALS, to be believed before any draft was checked: the last call's codes, cells
+# guessed from their neighbours, and what the model itself says behind a wrong code.
+_PREVIOUS_HITS, _NEIGHBOUR_HITS, _MODEL_HITS, _BELIEF_TRIALS = 4.0, 1.0, 4.0, 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +70,14 @@ class Policy:
         """Put the stages together; `window` bounds drafted passes, or says what passes cost."""
         self.bundle = bundle
         self._vision, self._decoder, self._expert = vision, decoder, expert
-        self._previous_drafts = Acceptance(_PREVIOUS_HITS, _BELIEF_TRIALS)
-        self._blind_drafts = Acceptance(_BLIND_HITS, _BELIEF_TRIALS)
+        self._trust: Trust | None = None
+        self._blind_trust: Trust | None = None
         self._window: Window
         self._blind_window: Window
         if isinstance(window, PassCosts):
-            self._window = MeasuredWindow(window, self._previous_drafts)
-            self._blind_window = MeasuredWindow(window, self._blind_drafts)
+            self._trust, self._blind_trust = _belief(_PREVIOUS_HITS), _belief(_NEIGHBOUR_HITS)
+            self._window = MeasuredWindow(window, self._trust)
+            self._blind_window = MeasuredWindow(window, self._blind_trust)
         else:
             self._window, self._blind_window = window, _ONE_BY_ONE
         self._model, self._tokens = bundle.manifest.model, bundle.manifest.tokens
@@ -183,11 +185,11 @@ class Policy:
         ids = SpanTokens(tokens.depth_start, tokens.depth_first, tokens.depth_end)
         changed = np.ones(cells, bool)
         if self._previous is None:
-            return DepthSpan(None, changed, ids, self._blind_window, self._blind_drafts)
+            return DepthSpan(None, changed, ids, self._blind_window, self._blind_trust)
         before, codes = self._previous
         if depth == "incremental":
             changed = changed_cells(picture, before, cells)
-        return DepthSpan(codes, changed, ids, self._window, self._previous_drafts)
+        return DepthSpan(codes, changed, ids, self._window, self._trust)
 
     def _encode(self, pictures: list[ImagePatches]) -> np.ndarray:
         """Run the vision tower on all pictures at once; (image tokens, width) in prompt order."""
@@ -208,14 +210,13 @@ class Policy:
             )
         embeddings[patches] += features
         image_mask, rows = prompt.image_mask, np.zeros(0, np.int64)
-        rides = span is not None and self._decoder.prefill_decides
-        if rides:
-            drafted, rows = span.next_pass(in_prefill=True)
+        if span is not None:
+            drafted, rows = span.first_pass(prompt_decides=self._decoder.prefill_decides)
             embeddings = np.concatenate([embeddings, self.bundle.embeddings.rows(drafted)])
             image_mask = np.pad(image_mask, (0, len(drafted)))
             rows = rows + len(prompt.tokens)
         logits = self._decoder.prefill(embeddings, image_mask, rows)
-        if rides:
+        if span is not None:
             span.accept(logits)
 
     def _flow(
@@ -282,6 +283,14 @@ class Policy:
                 f"state[{joint}] is {state[joint]}; every joint position must be finite: check the "
                 "arm's readings"
             )
+
+
+def _belief(draft_hits: float) -> Trust:
+    drafts, guesses = (
+        Acceptance(draft_hits, _BELIEF_TRIALS),
+        Acceptance(_MODEL_HITS, _BELIEF_TRIALS),
+    )
+    return Trust(drafts, guesses)
 
 
 def check_image(image: np.ndarray, name: str) -> None:

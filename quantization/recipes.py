@@ -91,7 +91,13 @@ RECIPES: dict[str, Recipe] = {
         # The fastest where memory holds both: INT8 for the prompt, INT4 for what is decoded.
         Recipe(
             "int8-int4",
-            (_INT8_EVERYWHERE, ("prefill/*", "int8"), ("decoder/*", "int4"), *_EDGES),
+            (
+                _INT8_EVERYWHERE,
+                ("prefill/*", "int8"),
+                ("decoder/*", "int4"),
+                ("expert/*", "int8-block"),
+                *_EDGES,
+            ),
         ),
     )
 }

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.depth import DepthSpan, SpanTokens, settle
-from edge.draft_window import Acceptance, FixedWindow, MeasuredWindow
+from edge.draft_window import Acceptance, FixedWindow, MeasuredWindow, Place, Trust
 from edge.pass_costs import PassCosts
 
 CODES, START, FIRST, END = 5, 100, 200, 101
@@ -55,13 +55,13 @@ def one_by_one(draft, changed):
     return codes
 
 
-def run(draft, changed, window, acceptance=None):
+def run(draft, changed, window, trust=None, prompt_decides=True):
     if window is None or isinstance(window, int):
         window = FixedWindow(window)
     draft = None if draft is None else np.array(draft)
-    span = DepthSpan(draft, np.array(changed, bool), IDS, window, acceptance)
+    span = DepthSpan(draft, np.array(changed, bool), IDS, window, trust)
     decoder = FakeDecoder(PROMPT)
-    tokens, rows = span.next_pass(in_prefill=True)
+    tokens, rows = span.first_pass(prompt_decides=prompt_decides)
     span.accept(decoder.extend(tokens, rows))
     settle(decoder, span, len(PROMPT))
     return span, decoder
@@ -84,11 +84,14 @@ def test_codes_and_cache_are_those_of_one_by_one_decoding(span_input, window):
     assert decoder.tokens == [*PROMPT, START, *[FIRST + code for code in expected], END]
 
 
-costs = st.tuples(st.floats(1e-4, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0.01, 0.99)).map(
-    lambda values: MeasuredWindow(
-        PassCosts((1, 4, 16), (values[0], sum(values[:2]), sum(values[:3]))),
-        Acceptance(values[3], 1.0),
-    )
+def measured(seconds, draft_share, guess_share=0.5):
+    trust = Trust(Acceptance(draft_share, 1.0), Acceptance(guess_share, 1.0))
+    return MeasuredWindow(PassCosts((1, 4, 16), tuple(seconds)), trust)
+
+
+shares = st.floats(0.01, 0.99)
+costs = st.tuples(st.floats(1e-4, 1), st.floats(0, 1), st.floats(0, 1), shares, shares).map(
+    lambda values: measured(np.cumsum(values[:3]), *values[3:])
 )
 
 
@@ -98,29 +101,31 @@ def test_a_measured_window_gives_the_same_codes_with_and_without_a_draft(span_in
     if blind:
         draft, changed = None, [True] * len(changed)
     expected = one_by_one(draft or [0] * len(changed), changed)
-    span, decoder = run(draft, changed, window, window.acceptance)
+    span, decoder = run(draft, changed, window, window.trust)
     assert span.codes.tolist() == expected
     assert decoder.tokens == [*PROMPT, START, *[FIRST + code for code in expected], END]
     assert span.passes <= 1 + len(changed)
 
 
 def test_cheap_rows_and_lucky_drafts_make_long_windows_dear_rows_and_bad_luck_short_ones():
-    unsettled, length = np.arange(5, 100, 5), 102
-    dear, cheap = PassCosts((1, 4, 16), (1.0, 4.0, 16.0)), PassCosts((1, 4, 16), (1.0, 1.1, 1.5))
+    unsettled = np.arange(5, 100, 5)
+    dear, cheap = (1.0, 4.0, 16.0), (1.0, 1.1, 1.5)
 
-    def stop(costs, share, *, in_prefill=False):
-        window = MeasuredWindow(costs, Acceptance(share, 1.0))
-        return window.stop(5, unsettled, length, in_prefill=in_prefill)
+    def stop(seconds, share, informed=False):
+        place = Place(5, 102, unsettled, np.full(unsettled.shape, informed), in_prefill=False)
+        return measured(seconds, share).stop(place)
 
-    assert stop(cheap, 0.99) == length
+    assert stop(cheap, 0.99) == 102
     assert stop(dear, 0.01) == 6  # the one row that is surely needed
     assert stop(cheap, 0.01) < stop(cheap, 0.7) < stop(cheap, 0.99)
     assert stop(dear, 0.7) < stop(cheap, 0.7)
+    assert stop(cheap, 0.01, informed=True) == stop(cheap, 0.5)
 
 
 def test_in_a_prefill_whose_rows_cost_nothing_more_everything_rides_along():
-    window = MeasuredWindow(PassCosts((1, 4, 16), (1.0, 1.0, 1.0)), Acceptance(0.9, 1.0))
-    assert window.stop(0, np.arange(100), 102, in_prefill=True) == 102
+    cells = np.arange(100)
+    place = Place(0, 102, cells, np.zeros(100, bool), in_prefill=True)
+    assert measured((1.0, 1.0, 1.0), 0.9).stop(place) == 102
 
 
 def test_belief_in_drafts_follows_what_was_seen_lately():
@@ -138,19 +143,54 @@ def test_without_a_draft_a_scene_of_one_depth_takes_few_passes():
         def extend(self, tokens, rows):
             return super().extend(tokens, rows) * 0 + np.eye(CODES)[3]
 
-    window = MeasuredWindow(PassCosts((1, 4, 16), (1.0, 1.1, 1.5)), Acceptance(1.0, 6.0))
-    span = DepthSpan(None, np.ones(100, bool), IDS, window, window.acceptance)
+    window = measured((1.0, 1.1, 1.5), 0.2)
+    span = DepthSpan(None, np.ones(100, bool), IDS, window, window.trust)
     decoder = OneDepth(PROMPT)
     settle(decoder, span, len(PROMPT))
     assert span.codes.tolist() == [3] * 100
     assert span.passes < 30
-    assert window.acceptance.share > 0.8
+    assert window.trust.drafts.share > 0.8
+
+
+def test_what_the_model_says_behind_a_wrong_code_mends_the_draft():
+    class FromThePictureAlone(FakeDecoder):
+        """Prefers codes whatever was said before, as a model mostly does that sees the scene."""
+
+        def extend(self, tokens, rows):
+            first = len(self.tokens) - len(PROMPT)
+            super().extend(tokens, rows)
+            return np.eye(CODES)[(first + np.asarray(rows, int)) % CODES]
+
+    def passes(trust):
+        window = FixedWindow(None)
+        span = DepthSpan(np.zeros(50, int), np.ones(50, bool), IDS, window, trust)
+        settle(FromThePictureAlone(PROMPT), span, len(PROMPT))
+        assert span.codes.tolist() == [cell % CODES for cell in range(50)]
+        assert span.moved_count == 40
+        return span.passes
+
+    assert passes(None) == 41
+    assert passes(Trust(Acceptance(1.0, 2.0), Acceptance(1.0, 2.0))) == 2
 
 
 def test_pass_costs_follow_their_last_rise_beyond_what_was_measured():
     costs = PassCosts((1, 4, 16), (1.0, 1.6, 4.0))
     np.testing.assert_allclose(costs.seconds(np.array([1, 2, 10, 26])), [1.0, 1.2, 2.8, 6.0])
     assert costs.prefill_row_s == pytest.approx(0.2)
+
+
+@given(spans)
+def test_a_prompt_that_decides_nothing_carries_what_is_settled_before(span_input):
+    draft, changed = span_input
+    span, _ = run(draft, changed, None, prompt_decides=False)
+    assert span.codes.tolist() == one_by_one(draft, changed)
+    moved = sum(new != old for new, old in zip(span.codes, draft, strict=True))
+    assert span.passes <= 2 + moved
+    span = DepthSpan(np.array(draft), np.array(changed, bool), IDS, FixedWindow(None))
+    tokens, rows = span.first_pass(prompt_decides=False)
+    assert len(rows) == 0
+    assert len(tokens) == (changed.index(True) if any(changed) else span.length)
+    assert span.passes == bool(len(tokens))
 
 
 @given(spans)
@@ -187,7 +227,7 @@ def test_window_zero_feeds_each_settled_token_once():
 @pytest.mark.parametrize("cells", [1, 4, 100])
 def test_nothing_changed_takes_one_pass_and_asks_for_no_row(cells):
     span = DepthSpan(np.zeros(cells, int), np.zeros(cells, bool), IDS, FixedWindow(None))
-    tokens, rows = span.next_pass()
+    tokens, rows = span.first_pass(prompt_decides=True)
     assert len(tokens) == cells + 2
     assert len(rows) == 0
     span.accept(np.zeros((0, CODES)))

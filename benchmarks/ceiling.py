@@ -46,7 +46,7 @@ class Ceiling:
 def measure_ceiling(threads: int | None = None) -> Ceiling:
     """Measure with `threads` threads, by default one per usable core.
 
-    Takes about 10 seconds and 2 GB of memory.
+    Takes about 12 seconds and 2 GB of memory.
     """
     threads = threads or usable_cores()
     ways = {READ: _reads_gb_s(threads), **_products_giga_s(threads)}

@@ -100,6 +100,9 @@ def main(argv: list[str] | None = None) -> int:
     except EdgeError as error:
         print(f"molmoact-bench: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("molmoact-bench: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

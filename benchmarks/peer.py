@@ -39,7 +39,7 @@ _DTYPE = "bfloat16"
 _LEROBOT_MISSING = "LeRobot is not installed here; run 'make setup' and use .venv/bin"
 _LLAMA_MISSING = (
     "llama.cpp was left out: llama-cpp-python is not installed; "
-    "run 'pip install llama-cpp-python' (it is compiled, which takes minutes)"
+    "install it into this environment with uv or pip (it is compiled, which takes minutes)"
 )
 
 
@@ -62,6 +62,7 @@ class Settings:
 class PeerReport:
     """Everything `print_peers` prints, and the JSON line."""
 
+    bench: str
     machine: str
     threads: int
     profile: str
@@ -132,19 +133,20 @@ def measure_peers(
     with tempfile.TemporaryDirectory(prefix="molmoact-peer.", dir=settings.scratch) as name:
         folder = Path(name)
         tell(f"LeRobot {version('lerobot')} in {dtype}")
-        public, memory = run_side(LEROBOT, job(), scene, folder / LEROBOT)
-        sides = [side_figures(LEROBOT_SIDE, dtype, public, memory, public)]
+        public, watched = run_side(LEROBOT, job(), scene, folder / LEROBOT)
+        sides = [side_figures(LEROBOT_SIDE, dtype, public, watched, public)]
         for index, (path, manifest) in enumerate(manifests.items()):
             tell(f"{path} ({manifest.recipe.name})")
-            answer, memory = run_side(BUNDLE, job(path), scene, folder / f"{BUNDLE}{index}")
+            answer, watched = run_side(BUNDLE, job(path), scene, folder / f"{BUNDLE}{index}")
             _check_same_work(path, answer, public)
-            sides.append(side_figures(str(path), manifest.recipe.name, answer, memory, public))
+            sides.append(side_figures(str(path), manifest.recipe.name, answer, watched, public))
         if with_llama:
             tell("llama.cpp with the decoder in Q4_0")
             asked = job(prompt_tokens=public.prompt_tokens)
-            answer, memory = run_side(LLAMA, asked, scene, folder / LLAMA)
-            sides.append(side_figures(LLAMA_SIDE, "Q4_0", answer, memory, public))
+            answer, watched = run_side(LLAMA, asked, scene, folder / LLAMA)
+            sides.append(side_figures(LLAMA_SIDE, "Q4_0", answer, watched, public))
     return PeerReport(
+        bench="peer",
         machine=machine_name(),
         threads=ceiling.threads,
         profile=settings.profile,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -90,10 +91,15 @@ def run_peer(args: argparse.Namespace) -> None:
         scratch=args.scratch,
     )
     print(f"comparing on {machine_name()}; minutes at full size", file=sys.stderr, flush=True)
-    report = measure_peers(
-        args.checkpoint,
-        args.bundles,
-        settings,
-        tell=lambda line: print(line, file=sys.stderr, flush=True),
-    )
+    # Ended from outside, it must take the process that it runs and its files with it.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        report = measure_peers(
+            args.checkpoint,
+            args.bundles,
+            settings,
+            tell=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+    finally:
+        signal.signal(signal.SIGTERM, before)
     print_peers(report)

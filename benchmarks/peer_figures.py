@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.peer_job import NO_DEPTH, SHARE_THAT_DIFFERS, STILL, Answer, Call
-from benchmarks.peer_process import PeakMemory
+from benchmarks.peer_process import Watched
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class SideFigures:
     form: str  # recipe or number format
     versions: dict[str, str]
     load_s: float
-    peak_memory: PeakMemory
+    watched: Watched
     scenarios: dict[str, ScenarioFigures]
     prefill_ms: Spread
     one_token_ms: Spread | None
@@ -51,7 +51,7 @@ class SideFigures:
 
 
 def side_figures(
-    name: str, form: str, answer: Answer, memory: PeakMemory, public: Answer
+    name: str, form: str, answer: Answer, watched: Watched, public: Answer
 ) -> SideFigures:
     """Sum up what a side measured; `public` is LeRobot's answer, whose codes it is held against."""
     plain = answer.calls.get(NO_DEPTH, [])
@@ -64,7 +64,7 @@ def side_figures(
         form=form,
         versions=answer.versions,
         load_s=answer.load_s,
-        peak_memory=memory,
+        watched=watched,
         scenarios={
             scenario: _scenario(scenario, calls, len(answer.changed))
             for scenario, calls in answer.calls.items()

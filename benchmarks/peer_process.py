@@ -8,13 +8,18 @@ threads or caches of another, and that all it took is given back before the next
 
 from __future__ import annotations
 
+import contextlib
+import os
+import resource
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.errors import PeerError
 from benchmarks.peer_job import Answer, Job, Scene, read_answer, read_job, write_answer, write_job
+from benchmarks.process_memory import PROC, ProcessMemoryError, read_pages
 from edge.errors import EdgeError, one_line
 
 LEROBOT, BUNDLE, LLAMA = "lerobot", "bundle", "llama"
@@ -25,14 +30,15 @@ _MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class PeakMemory:
-    """The most a process held, in MiB; None where the system does not tell (Linux does)."""
+class Watched:
+    """What was seen of a process from outside; None where the system does not tell (Linux does)."""
 
-    rss_anon_mib: float | None  # its own memory
-    rss_file_mib: float | None  # pages of files it mapped, which the system can take back
+    peak_rss_anon_mib: float | None  # its own memory
+    peak_rss_file_mib: float | None  # pages of files it mapped, which the system can take back
+    others_cores: float | None  # cores that something else kept busy meanwhile, on average
 
 
-def run_side(kind: str, job: Job, scene: Scene, folder: Path) -> tuple[Answer, PeakMemory]:
+def run_side(kind: str, job: Job, scene: Scene, folder: Path) -> tuple[Answer, Watched]:
     """Start the process, wait for it, and return what it measured.
 
     `folder` is made for it. What it prints goes to stderr. Raises `PeerError` with the last line
@@ -44,7 +50,7 @@ def run_side(kind: str, job: Job, scene: Scene, folder: Path) -> tuple[Answer, P
     with (folder / _LOG).open("wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=2, stderr=log)
         try:
-            peak = _watch(process)
+            watched = _watch(process)
         finally:
             if process.poll() is None:
                 process.terminate()
@@ -54,7 +60,7 @@ def run_side(kind: str, job: Job, scene: Scene, folder: Path) -> tuple[Answer, P
     if process.returncode:
         lines = (folder / _LOG).read_text(errors="replace").strip().splitlines() or ["no reason"]
         raise PeerError(f"{kind}: {one_line(Exception(lines[-1]))}")
-    return read_answer(folder), peak
+    return read_answer(folder), watched
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -81,26 +87,40 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _watch(process: subprocess.Popen) -> PeakMemory:
+def _watch(process: subprocess.Popen) -> Watched:
     """Wait for the end, looking at the process' memory every now and then."""
     anon, file = [], []
+    started, busy_s, own_s = time.perf_counter(), _busy_s(), _children_s()
     while True:
         try:
             process.wait(_WATCH_S)
+            break
         except subprocess.TimeoutExpired:
-            for line in _status(process.pid):
-                name, _, rest = line.partition(":")
-                if name in ("RssAnon", "RssFile"):
-                    (anon if name == "RssAnon" else file).append(int(rest.split()[0]) * 1024 / _MIB)
-            continue
-        return PeakMemory(max(anon, default=None), max(file, default=None))
+            with contextlib.suppress(ProcessMemoryError):  # it just ended, or this is not Linux
+                pages = read_pages(process.pid)
+                anon.append(pages.anon / _MIB)
+                file.append(pages.file / _MIB)
+    others = None
+    if busy_s is not None:
+        others_s = (_busy_s() or 0.0) - busy_s - (_children_s() - own_s)
+        others = max(0.0, others_s / (time.perf_counter() - started))
+    return Watched(max(anon, default=None), max(file, default=None), others)
 
 
-def _status(pid: int) -> list[str]:
+def _children_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _busy_s() -> float | None:
+    """Return how long all cores were busy since the system started, or taken by a hypervisor."""
     try:
-        return Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:  # it just ended, or this is not Linux
-        return []
+        ticks = [int(word) for word in (PROC / "stat").read_text().split("\n")[0].split()[1:9]]
+    except (OSError, ValueError):
+        return None
+    user, nice, system, _idle, _wait, interrupts, soft_interrupts, stolen = ticks
+    busy = user + nice + system + interrupts + soft_interrupts + stolen  # proc(5)
+    return busy / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

@@ -139,5 +139,5 @@ def _one_token(side: SideFigures) -> float | None:
 
 
 def _memory(side: SideFigures) -> float | None:
-    peak = side.peak_memory.rss_anon_mib
+    peak = side.watched.peak_rss_anon_mib
     return None if peak is None else peak * _GB_OF_MIB

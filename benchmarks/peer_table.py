@@ -13,6 +13,7 @@ from benchmarks.peer_rows import GB, SHARE, Cell, Row
 _STAGES = ("preprocess", "vision", "prefill", "depth", "expert")
 _UNKNOWN = "-"
 _TENTHS_FROM_MS = 1000.0
+_QUIET_CORES = 0.05
 
 
 def print_peers(report: PeerReport) -> None:
@@ -52,13 +53,13 @@ def _print_card(report: PeerReport) -> None:
 
 
 def _print_side(side: SideFigures) -> None:
-    memory = side.peak_memory
-    anon, file = memory.rss_anon_mib, memory.rss_file_mib
+    seen = side.watched
     print(
         f"\n{side.name} ({side.form}): loaded in {side.load_s:.1f} s, peak RssAnon "
-        f"{_UNKNOWN if anon is None else f'{anon:.0f} MiB'}, pages of files "
-        f"{_UNKNOWN if file is None else f'{file:.0f} MiB'}"
+        f"{_mib(seen.peak_rss_anon_mib)}, pages of files {_mib(seen.peak_rss_file_mib)}"
     )
+    if seen.others_cores is not None and seen.others_cores > _QUIET_CORES:
+        print(f"  other programs kept {seen.others_cores:.2f} cores busy: times may be too long")
     for note in side.notes:
         print(f"  {note}")
     if side.codes_as_lerobot is not None:
@@ -77,6 +78,10 @@ def _print_side(side: SideFigures) -> None:
     )
     for name, figures in side.scenarios.items():
         print(f"  {name:<37}{_scenario(figures)}")
+
+
+def _mib(value: float | None) -> str:
+    return _UNKNOWN if value is None else f"{value:.0f} MiB"
 
 
 def _scenario(figures: ScenarioFigures) -> str:

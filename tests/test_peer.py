@@ -29,7 +29,7 @@ from benchmarks.peer_job import (
     with_twins,
     write_job,
 )
-from benchmarks.peer_process import BUNDLE, PeakMemory, run_side
+from benchmarks.peer_process import BUNDLE, Watched, run_side
 from benchmarks.peer_rows import compare
 from edge.images import changed_cells
 
@@ -130,7 +130,7 @@ def figures(name, *, call_ms, adds_ms=None, prefill_ms=10.0, anon_mib=1000.0, to
         form="",
         versions={},
         load_s=1.0,
-        peak_memory=PeakMemory(anon_mib, None),
+        watched=Watched(anon_mib, None, None),
         scenarios={
             scenario: ScenarioFigures(
                 call_ms=Spread(value, value, value),
@@ -209,7 +209,7 @@ def test_llama_cpp_asked_for_but_not_there_is_an_error_that_says_how_to_get_it(c
         lambda name: None if name == "llama_cpp" else object(),
     )
     assert main(["peer", str(CHECKPOINT), "no", "--llama"]) == 2
-    assert "pip install llama-cpp-python" in capsys.readouterr().err
+    assert "llama-cpp-python is not installed; install it" in capsys.readouterr().err
 
 
 def test_llama_cpp_measures_the_checkpoints_decoder_and_takes_its_file_away(tmp_path):

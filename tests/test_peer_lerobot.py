@@ -144,7 +144,7 @@ def test_the_command_prints_every_side_and_ends_with_json(bundles, capsys, monke
     assert len(report["changed_cells"]) == 3
     assert "llama.cpp was left out" in report["left_out"][0]  # rows of 56 are no whole blocks
     for side in report["sides"]:
-        assert side["peak_memory"]["rss_anon_mib"] > 10
+        assert side["watched"]["peak_rss_anon_mib"] > 10
         for figures in side["scenarios"].values():
             assert figures["moved_cells_asked"] in (None, figures["moved_cells"])
     row = next(row for row in report["rows"] if row["name"] == "whole call, first frame")

@@ -110,7 +110,7 @@ def test_intermediates_agree_so_that_a_difference_can_be_placed(model, bundles):
     np.testing.assert_allclose(final, case.arrays["hidden_final"], **close)
 
 
-@pytest.mark.parametrize("recipe", ["int8", "int4"])
+@pytest.mark.parametrize("recipe", ["int8", "int4", "int8-int4"])
 @pytest.mark.parametrize("model", MODELS)
 def test_quantised_bundles_open_run_and_stay_near_full_precision(model, recipe, bundles):
     whole, small = Policy.open(bundles(model)), Policy.open(bundles(model, recipe))
@@ -148,3 +148,23 @@ def test_result_names_every_stage_and_gives_the_documented_shapes(bundles):
     assert all(seconds >= 0 for seconds in result.stages.values())
     assert result.actions.shape == case.arrays["actions"][0].shape
     assert result.actions.dtype == np.float32
+
+
+@pytest.mark.parametrize("profile", [None, "so101"])
+@pytest.mark.parametrize("recipe", ["fp32", "int8", "int4", "int8-int4"])
+def test_no_draft_and_no_window_changes_the_codes_of_any_recipe(recipe, profile, bundles):
+    policy = Policy.open(bundles("one_camera_crops", recipe), profile)
+    case = next(case for case in load_cases("one_camera_crops") if case.depth == "full")
+
+    def codes():
+        observed = case.images, case.meta["task"], case.arrays["state"]
+        return policy.act(*observed, depth="full").depth_codes
+
+    expected, random = codes(), np.random.default_rng(0)
+    for wrong_cells in (0, 1, 5, len(expected)):
+        picture, _ = policy._previous
+        draft = expected.copy()
+        cells = random.permutation(len(draft))[:wrong_cells]
+        draft[cells] = random.integers(0, policy.bundle.manifest.model.depth_codes, wrong_cells)
+        policy._previous = picture, draft
+        np.testing.assert_array_equal(codes(), expected)

@@ -107,7 +107,7 @@ class DepthSpan:
         rows = np.arange(self.fed, min(stop, self._cells))
         rows = rows[self._changed[rows]]
         self._stop_position, self._rows = stop, rows
-        self.passes += stop > self.fed
+        self.passes += int(stop > self.fed)
         return span[self.fed : stop], rows - self.fed
 
     def accept(self, logits: np.ndarray) -> None:
@@ -117,7 +117,7 @@ class DepthSpan:
         """
         wanted = logits.argmax(axis=-1)
         for index, (cell, preferred) in enumerate(zip(self._rows, wanted, strict=True)):
-            self._settled = cell + 1
+            self._settled = int(cell) + 1
             drafted, self.codes[cell] = self.codes[cell], preferred
             if cell + 1 == self._stop_position:  # the last row: its draft was not fed
                 break
@@ -125,7 +125,7 @@ class DepthSpan:
                 self._trust.of(self._informed[cell]).observe(preferred == drafted)
             if preferred != drafted:
                 self._mend(self._rows[index + 1 :], wanted[index + 1 :])
-                self.fed = cell + 1  # the cache holds a wrong code from here on
+                self.fed = int(cell) + 1  # the cache holds a wrong code from here on
                 return
         self.fed = self._stop_position
 

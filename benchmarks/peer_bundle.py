@@ -58,9 +58,13 @@ def measure_bundle(job: Job, scene: Scene) -> Answer:
     codes = _settled_codes(policy, scene, job)
     changed = np.flatnonzero(changed_cells(scene.pictures[0], scene.before, model.depth_cells))
 
+    prompt_tokens, one_token_s = act("off").prompt_tokens, []
+
     def run(scenario: str) -> Call:
         if scenario == NO_DEPTH:
-            return _timed(lambda: act("off"))
+            call = _timed(lambda: act("off"))
+            one_token_s.extend(_one_token_s(policy, prompt_tokens))
+            return call
         if scenario == FIRST_FRAME:
             policy.reset()
         else:
@@ -70,7 +74,6 @@ def measure_bundle(job: Job, scene: Scene) -> Answer:
         return _timed(lambda: act("incremental"))
 
     calls = with_twins(DEPTH_SCENARIOS, job.calls, run)
-    prompt_tokens = act("off").prompt_tokens
     return Answer(
         versions=_versions(),
         load_s=load_s,
@@ -78,7 +81,7 @@ def measure_bundle(job: Job, scene: Scene) -> Answer:
         calls=calls,
         changed=changed.tolist(),
         codes=codes.tolist(),
-        one_token_s=_one_token_s(policy, prompt_tokens),
+        one_token_s=one_token_s,
     )
 
 
@@ -120,7 +123,10 @@ def _timed(act: Callable[[], PolicyResult]) -> Call:
 
 
 def _one_token_s(policy: Policy, prompt_tokens: int) -> list[float]:
-    """Decode one token after the prompt again and again, the cache cut back each time."""
+    """Decode one token after the prompt again and again, the cache cut back each time.
+
+    Done after every call without depth: memory bandwidth changes over minutes on a shared host.
+    """
     decoder = policy._decoder
     token, row = np.array([policy.bundle.manifest.tokens.depth_first]), np.zeros(1, np.int64)
     times = []

@@ -20,7 +20,7 @@ from edge.images import CHANGE_CELL_PX
 
 TASK = "put the red cube in the bin"
 WARM_UP_CALLS = 1
-TOKENS_DECODED = 30  # counted passes of one token
+TOKENS_DECODED = 10  # counted passes of one token, each time
 
 NO_DEPTH = "no depth"
 FIRST_FRAME = "first frame"

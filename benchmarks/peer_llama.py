@@ -36,14 +36,16 @@ def measure_llama(job: Job, _scene: Scene, folder: Path) -> Answer:
     model = LlamaModel(file, shape.vocab)
     load_s = time.perf_counter() - started
     prefills: dict[int, list[float]] = {}
+    tokens: list[float] = []
     for batch in sorted({min(_USUAL_BATCH, job.prompt_tokens), job.prompt_tokens}):
         model.open_context(job.prompt_tokens, batch, job.threads)
-        times = [model.prefill_s() for _ in range(WARM_UP_CALLS + job.calls)]
+        times = []
+        for _ in range(WARM_UP_CALLS + job.calls):
+            times.append(model.prefill_s())
+            passes = [model.one_token_s() for _ in range(_UNCOUNTED_TOKENS + TOKENS_DECODED)]
+            tokens += passes[_UNCOUNTED_TOKENS:]
         prefills[batch] = times[WARM_UP_CALLS:]
     best = min(prefills, key=lambda batch: statistics.median(prefills[batch]))
-    model.open_context(job.prompt_tokens, best, job.threads)
-    model.prefill_s()
-    tokens = [model.one_token_s() for _ in range(_UNCOUNTED_TOKENS + TOKENS_DECODED)]
     model.close()
     file.unlink()
     return Answer(
@@ -51,7 +53,7 @@ def measure_llama(job: Job, _scene: Scene, folder: Path) -> Answer:
         load_s=load_s,
         prompt_tokens=job.prompt_tokens,
         prefill_s=prefills[best],
-        one_token_s=tokens[_UNCOUNTED_TOKENS:],
+        one_token_s=tokens,
         notes=[
             f"{size_bytes / 1e6:.0f} MB of Q4_0 blocks with random weights, head and embedding "
             f"table of {shape.vocab} rows, prompt read {best} tokens at a time",

@@ -59,7 +59,13 @@ def higher(one: Ceiling, other: Ceiling) -> Ceiling:
         limit: {way: max(rate, other.ways[limit][way]) for way, rate in rates.items()}
         for limit, rates in one.ways.items()
     }
-    return _ceiling(one.threads, ways)
+    return Ceiling(
+        threads=one.threads,
+        read_gb_s=max(one.read_gb_s, other.read_gb_s),
+        fp32_gflop_s=max(one.fp32_gflop_s, other.fp32_gflop_s),
+        int8_gop_s=max(one.int8_gop_s, other.int8_gop_s),
+        ways=ways,
+    )
 
 
 def print_ceiling(ceiling: Ceiling) -> None:

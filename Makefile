@@ -11,7 +11,7 @@ DEMO      := demo
 export TASK
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-runtime demo test lint quantize verify run stop scan clean
+.PHONY: help setup setup-runtime demo test lint quantize verify bench run stop scan clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ quantize: setup-runtime ## build BUNDLE from CHECKPOINT with RECIPE
 
 verify: setup-runtime ## check every digest and shape of BUNDLE
 	@$(RUNTIME)/bin/molmoact-quantize verify $(BUNDLE)
+
+bench: setup-runtime ## time every stage of BUNDLE by what it grows with, beside what this machine can do
+	@$(RUNTIME)/bin/molmoact-bench latency $(BUNDLE) --profile $(PROFILE)
 
 run: setup-runtime ## run BUNDLE on the arm of PROFILE with TASK (a real arm: PORT=/dev/... CALIBRATION=arm.json)
 	@$(RUNTIME)/bin/molmoact-edge run $(BUNDLE) --profile $(PROFILE) --task "$$TASK" $(if $(PORT),--port $(PORT)) $(if $(CALIBRATION),--calibration $(CALIBRATION))

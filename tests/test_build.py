@@ -198,7 +198,8 @@ def test_unknown_recipe_missing_checkpoint_and_existing_output_are_one_line_each
 ):
     bundle = str(tmp_path / "bundle")
     assert main(["build", str(checkpoint), bundle, "--recipe", "int3"]) == 2
-    assert "recipe 'int3' is unknown; choose one of fp32, int8, int4, int8-int4" in capsys.readouterr().err
+    unknown = "recipe 'int3' is unknown; choose one of fp32, int8, int4, int8-int4"
+    assert unknown in capsys.readouterr().err
     assert main(["build", str(tmp_path / "no"), bundle, "--recipe", "int4"]) == 2
     assert "no such checkpoint folder" in capsys.readouterr().err
     assert main(["build", str(checkpoint), bundle, "--recipe", "int4"]) == 0

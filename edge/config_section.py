@@ -69,13 +69,6 @@ class Section:
             raise ProfileError(f"{self._at(key)}: {shown(value)}; allowed: true, false")
         return value
 
-    def says(self, key: str, word: str) -> bool:
-        """Take the key if its value is `word`; tell whether it was."""
-        found = self._values.get(key) == word
-        if found:
-            del self._values[key]
-        return found
-
     def number(self, key: str, low: float, high: float) -> float:
         """Take a finite number within low..high, both ends allowed."""
         return _number(self._take(key), low, high, self._at(key))
@@ -95,6 +88,14 @@ class Section:
             del self._values[key]
             return None
         return self.integer(key, low, high)
+
+    def integer_or(self, key: str, low: int, high: int, word: str) -> int | str | None:
+        """Take a whole number within low..high, `word`, or null; the key itself must be there."""
+        value = self._take(key)
+        if value is None or value == word or (type(value) is int and low <= value <= high):
+            return value
+        allowed = f"{low} to {high}, {word}, null"
+        raise ProfileError(f"{self._at(key)}: {shown(value)}; allowed: {allowed}")
 
     def numbers(self, key: str, count: int, low: float, high: float) -> tuple[float, ...]:
         """Take a list of `count` numbers, each within low..high."""

@@ -14,12 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from edge.config_section import ProfileError, Section, section_from_yaml
 
 UNIT_SUFFIX = {"degrees": "deg", "percent": "percent"}
-MEASURED: Literal["measured"] = "measured"
+MEASURED = "measured"
 PORT_SIMULATED = "simulated"
 PORT_GIVEN = "given"
 SOURCE_FRAME_FILE = "frame_file"
@@ -42,7 +42,7 @@ class BoardProfile:
     name: str
     threads: int | None  # engine threads; None = one per core
     spinning: bool  # engine threads wait for work awake: sooner there, but the core is taken
-    draft_window: int | Literal["measured"] | None  # unsettled tokens a pass; None = whole span
+    draft_window: int | str | None  # unsettled tokens a pass, or MEASURED; None = the whole span
     max_policy_hz: float  # the policy thread starts no call sooner than this after the last
     max_chunk_age_s: float  # actions predicted from an observation older than this are dropped
 
@@ -169,16 +169,10 @@ def _board(section: Section) -> BoardProfile:
         name=section.text("name"),
         threads=section.optional_integer("threads", 1, 256),
         spinning=section.boolean("spinning"),
-        draft_window=_draft_window(section),
+        draft_window=section.integer_or("draft_window", 1, 4096, MEASURED),
         max_policy_hz=section.number("max_policy_hz", 0.01, 200.0),
         max_chunk_age_s=section.number("max_chunk_age_s", 0.05, 120.0),
     )
-
-
-def _draft_window(section: Section) -> int | Literal["measured"] | None:
-    if section.says("draft_window", MEASURED):
-        return MEASURED
-    return section.optional_integer("draft_window", 1, 4096)
 
 
 def _arm(section: Section) -> ArmProfile:

@@ -72,6 +72,28 @@ def test_no_value_of_a_board_has_a_default(tmp_path, path):
         load_profile(own_profile(tmp_path, board=board))
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("spinning", 1, "board.yaml: spinning: 1; allowed: true, false"),
+        ("draft_window", "fast", "draft_window: 'fast'; allowed: 1 to 4096, measured, null"),
+        ("draft_window", 0, "draft_window: 0; allowed: 1 to 4096, measured, null"),
+        ("draft_window", True, "draft_window: True; allowed: 1 to 4096, measured, null"),
+    ],
+)
+def test_engine_settings_outside_what_is_allowed_are_named(tmp_path, key, value, message):
+    board = edited(BOARD_TEXT, (key,), lambda place, name: place.update({name: value}))
+    with pytest.raises(ProfileError) as error:
+        load_profile(own_profile(tmp_path, board=board))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("window", [7, None, "measured"])
+def test_a_draft_window_is_a_number_nothing_or_measured(tmp_path, window):
+    board = edited(BOARD_TEXT, ("draft_window",), lambda place, key: place.update({key: window}))
+    assert load_profile(own_profile(tmp_path, board=board)).board.draft_window == window
+
+
 def test_missing_unknown_and_doubled_keys_are_named(tmp_path):
     with pytest.raises(ProfileError, match=r"own.yaml: start_gate_deg: this key is missing"):
         load_profile(own_profile(tmp_path, sim=SIM_TEXT.replace("start_gate_deg: 360.0", "")))

@@ -43,6 +43,37 @@ class Ceiling:
     ways: dict[str, dict[str, float]] = field(default_factory=dict)  # READ, FP32, INT8: by name
 
 
+class MemoryReader:
+    """Reads an array that no cache holds, in equal parts on every thread; a context manager."""
+
+    def __init__(self, threads: int) -> None:
+        self._parts = np.array_split(np.ones(_READ_BYTES // 8, np.int64), threads)
+        self._pool = ThreadPoolExecutor(threads)
+        self._memchr = ctypes.CDLL(None).memchr
+        self._memchr.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t)
+        self._memchr.restype = None
+
+    def __enter__(self) -> MemoryReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+    def search(self) -> None:
+        """Search every byte for one that is not there."""
+        list(self._pool.map(lambda p: self._memchr(p.ctypes.data, 2, p.nbytes), self._parts))
+
+    def combine(self) -> None:
+        """OR all integers."""
+        list(self._pool.map(np.bitwise_or.reduce, self._parts))
+
+    def gb_s(self) -> float:
+        """Read once; gigabytes a second."""
+        started = time.perf_counter()
+        self.search()
+        return _READ_BYTES / (time.perf_counter() - started) / 1e9
+
+
 def measure_ceiling(threads: int | None = None) -> Ceiling:
     """Measure with `threads` threads, by default one per usable core.
 
@@ -90,19 +121,14 @@ def _ceiling(threads: int, ways: dict[str, dict[str, float]]) -> Ceiling:
 
 def _reads_gb_s(threads: int) -> dict[str, float]:
     """Read arrays that no cache holds, by pure reads and by one row times a matrix."""
-    parts = np.array_split(np.ones(_READ_BYTES // 8, np.int64), threads)
-    memchr = ctypes.CDLL(None).memchr
-    memchr.argtypes, memchr.restype = (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t), None
     outputs = _READ_BYTES // 4 // _READ_WIDTH
     wide, wide_bytes = _row_times_fp32(outputs, threads)
     narrow, narrow_bytes = _row_times_int4(outputs * 8 // _INT4_SHARE, threads)
-    with ThreadPoolExecutor(threads) as pool:
+    with MemoryReader(threads) as reader:
         seconds = _best_s(
             {
-                "search for an absent byte": lambda: list(
-                    pool.map(lambda part: memchr(part.ctypes.data, 2, part.nbytes), parts)
-                ),
-                "OR of 64-bit integers": lambda: list(pool.map(np.bitwise_or.reduce, parts)),
+                "search for an absent byte": reader.search,
+                "OR of 64-bit integers": reader.combine,
                 "one row x FP32 matrix": wide,
                 "one row x INT4 matrix": narrow,
             },

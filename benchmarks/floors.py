@@ -58,7 +58,7 @@ def _always_used(layers: dict[str, LayerEntry], graph: str, blocks: int) -> list
         layer
         for path, layer in layers.items()
         if path.startswith(f"{graph}/blocks.")
-        and (not path.startswith(last) or path == f"{last}kv")
+        and (not path.startswith(last) or path in (f"{last}k", f"{last}v"))
     ]
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from benchmarks.ceiling import Ceiling, higher, measure_ceiling
 from benchmarks.floors import floors_ms
 from benchmarks.latency_report import LatencyReport, Row, Setting, StageTimes
+from benchmarks.one_token import measure_one_token
 from benchmarks.stimulus import TASK, check_horizon, moving_pictures, varied_tag
 from edge.manifest import Manifest, read_manifest
 from edge.normalization import RobotTag, choose_tag
@@ -67,9 +68,13 @@ def measure_latency(
     load_s = time.perf_counter() - started
     tag = choose_tag(policy.bundle.tags, norm_tag)
     base, settings = _settings(manifest, tag, cameras, changed_percent, horizons)
-    measured = [
-        _measure_row(policy, tag, setting, repeats, seconds_per_row) for setting in settings
-    ]
+    measured, one_token = [], None
+    for setting in settings:
+        measured.append(_measure_row(policy, tag, setting, repeats, seconds_per_row))
+        plain = setting.changed_percent is None and manifest.model.depth_cells
+        if plain and one_token is None:  # the cache holds a prompt and nothing else
+            prompt_tokens = measured[-1].results[-1].prompt_tokens
+            one_token = measure_one_token(policy, prompt_tokens, before.threads)
     del policy
     ceiling = higher(before, measure_ceiling(threads))
     return LatencyReport(
@@ -85,6 +90,7 @@ def measure_latency(
         load_s=load_s,
         first_call_s=measured[0].seconds[0],
         ceiling=ceiling,
+        one_token=one_token,
         base=base,
         rows=[_row(manifest, ceiling, row, repeats) for row in measured],
     )

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from benchmarks.ceiling import Ceiling
+from benchmarks.one_token import OneToken
 
 _COLUMNS = ("min", "p50", "p95", "p99", "max", "floor", "floor/p50")
 
@@ -64,6 +65,7 @@ class LatencyReport:
     load_s: float
     first_call_s: float
     ceiling: Ceiling
+    one_token: OneToken | None  # None for checkpoints without depth codes
     base: Setting  # from which one driver at a time is varied
     rows: list[Row]
 
@@ -82,6 +84,11 @@ def print_latency(report: LatencyReport) -> None:
         f"INT8 {limit.int8_gop_s:.0f} GOP/s with {limit.threads} threads"
     )
     print("floor: what a stage's weights, read once a pass, or its products take at this ceiling")
+    if token := report.one_token:
+        print(
+            f"one token after the prompt: {token.pass_ms:.1f} ms, {token.weights_gb_s:.1f} GB/s of "
+            f"weights; plain reads in between {token.read_gb_s:.1f} GB/s: {token.share:.0%} of them"
+        )
     for row in report.rows:
         _print_row(row)
     print(json.dumps(asdict(report)))

@@ -14,6 +14,7 @@ from importlib.metadata import version
 
 import numpy as np
 
+from benchmarks.one_token import one_token_s
 from benchmarks.peer_job import (
     DEPTH_SCENARIOS,
     FIRST_FRAME,
@@ -33,7 +34,6 @@ from edge.policy import Policy, PolicyResult
 from edge.profile import Profile, load_profile
 
 _MOST_SETTLING_CALLS = 4
-_UNCOUNTED_TOKENS = 3
 
 
 def profile_with_threads(name: str, threads: int) -> Profile:
@@ -58,12 +58,12 @@ def measure_bundle(job: Job, scene: Scene) -> Answer:
     codes = _settled_codes(policy, scene, job)
     changed = np.flatnonzero(changed_cells(scene.pictures[0], scene.before, model.depth_cells))
 
-    prompt_tokens, one_token_s = act("off").prompt_tokens, []
+    prompt_tokens, tokens_s = act("off").prompt_tokens, []
 
     def run(scenario: str) -> Call:
         if scenario == NO_DEPTH:
             call = _timed(lambda: act("off"))
-            one_token_s.extend(_one_token_s(policy, prompt_tokens))
+            tokens_s.extend(one_token_s(policy, prompt_tokens, TOKENS_DECODED))
             return call
         if scenario == FIRST_FRAME:
             policy.reset()
@@ -81,7 +81,7 @@ def measure_bundle(job: Job, scene: Scene) -> Answer:
         calls=calls,
         changed=changed.tolist(),
         codes=codes.tolist(),
-        one_token_s=one_token_s,
+        one_token_s=tokens_s,
     )
 
 
@@ -120,22 +120,6 @@ def _timed(act: Callable[[], PolicyResult]) -> Call:
         changed_cells=int(result.changed_cells),
         moved_cells=int(result.moved_cells),
     )
-
-
-def _one_token_s(policy: Policy, prompt_tokens: int) -> list[float]:
-    """Decode one token after the prompt again and again, the cache cut back each time.
-
-    Done after every call without depth: memory bandwidth changes over minutes on a shared host.
-    """
-    decoder = policy._decoder
-    token, row = np.array([policy.bundle.manifest.tokens.depth_first]), np.zeros(1, np.int64)
-    times = []
-    for _ in range(_UNCOUNTED_TOKENS + TOKENS_DECODED):
-        decoder.truncate(prompt_tokens)
-        started = time.perf_counter()
-        decoder.extend(token, row)
-        times.append(time.perf_counter() - started)
-    return times[_UNCOUNTED_TOKENS:]
 
 
 def _versions() -> dict[str, str]:

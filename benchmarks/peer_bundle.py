@@ -96,16 +96,17 @@ def set_previous(policy: Policy, picture: np.ndarray, codes: np.ndarray) -> None
 def _settled_codes(policy: Policy, scene: Scene, job: Job) -> np.ndarray:
     """Run the scene until no code moves; (cells,) int64.
 
-    Rounded activations depend a little on what else is in a pass, so the codes of a draft that was
-    verified may differ from those predicted one by one; what settles is what later calls answer.
+    The same cells have changed as in the scenarios, since a bundle may take those before the first
+    changed one through other weights; what settles is what later calls answer.
     """
     policy.reset()
-    codes = None
+    observed = scene.pictures, TASK, scene.state, job.norm_tag
+    codes = policy.act(*observed, depth="full").depth_codes
     for _ in range(_MOST_SETTLING_CALLS):
-        result = policy.act(scene.pictures, TASK, scene.state, job.norm_tag, depth="full")
-        settled = codes is not None and np.array_equal(codes, result.depth_codes)
+        set_previous(policy, scene.before, codes)
+        result = policy.act(*observed, depth="incremental")
         codes = result.depth_codes
-        if settled:
+        if not result.moved_cells:
             break
     return codes
 

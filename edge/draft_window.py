@@ -13,7 +13,7 @@ import numpy as np
 
 from edge.pass_costs import PassCosts
 
-_MEMORY_TRIALS = 200.0  # drafts much older than that no longer say how good the next one is
+_MEMORY_TRIALS = 40.0  # drafts older than a scene or two no longer say how good the next one is
 
 
 class Window(Protocol):

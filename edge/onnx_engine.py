@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import onnxruntime
 
 from edge.bundle import CONTEXT, DECODER, EXPERT, PREFILL, VISION, Bundle, EmbeddingTable
 from edge.engines import KeysValues
-from edge.errors import BundleError, ObservationError, one_line
-from edge.graph_shapes import graph_shapes, shape_problem
+from edge.errors import BundleError, ObservationError
 from edge.manifest import ModelEntry
+from edge.onnx_session import EngineSettings, Sessions, open_sessions, running
 from edge.pass_costs import PassCosts
-
-onnxruntime.disable_telemetry_events()  # a robot reports to nobody
 
 _CACHE_STEP_ROWS = 128  # the cache grows in steps, so that a longer prompt seldom reallocates
 _EXTRA_ROWS = 8  # start and end of the depth span, and some slack
@@ -26,30 +20,23 @@ _MEASURED_ROWS = (1, 4, 16)
 _MEASURED_PAST_ROWS = 64
 
 
-@dataclass(frozen=True, slots=True)
-class EngineSettings:
-    """What the engine may use of the machine."""
-
-    threads: int | None = None  # None: one per core
-    spinning: bool = True  # threads wait for work awake
-
-
 def open_engines(
     bundle: Bundle, settings: EngineSettings
 ) -> tuple[OnnxVision, OnnxDecoder, OnnxExpert]:
     """Load every graph of a bundle; raise `BundleError`."""
-    return OnnxVision(bundle, settings), OnnxDecoder(bundle, settings), OnnxExpert(bundle, settings)
+    sessions = open_sessions(bundle, settings)
+    return OnnxVision(sessions), OnnxDecoder(bundle, sessions), OnnxExpert(bundle, sessions)
 
 
 class OnnxVision:
     """`vision.onnx` behind the `Vision` protocol."""
 
-    def __init__(self, bundle: Bundle, settings: EngineSettings) -> None:
-        self._session = _open(bundle, VISION, settings)
+    def __init__(self, sessions: Sessions) -> None:
+        self._session = sessions[VISION]
 
     def encode(self, patches: np.ndarray, pooling: np.ndarray) -> np.ndarray:
         """See `edge.engines.Vision`."""
-        with _running(VISION):
+        with running(VISION):
             inputs = {"patches": patches, "pooling": pooling}
             return self._session.run(["image_features"], inputs)[0]
 
@@ -57,14 +44,14 @@ class OnnxVision:
 class OnnxDecoder:
     """`decoder.onnx` behind the `Decoder` protocol."""
 
-    def __init__(self, bundle: Bundle, settings: EngineSettings) -> None:
+    def __init__(self, bundle: Bundle, sessions: Sessions) -> None:
         self.length = 0
         self._model: ModelEntry = bundle.manifest.model
         self._embeddings: EmbeddingTable = bundle.embeddings
-        self._decode = _Graph(DECODER, _open(bundle, DECODER, settings))
+        self._decode = _Graph(DECODER, sessions[DECODER])
         self._prefill = self._decode
-        if PREFILL in bundle.manifest.files:
-            self._prefill = _Graph(PREFILL, _open(bundle, PREFILL, settings))
+        if PREFILL in sessions:
+            self._prefill = _Graph(PREFILL, sessions[PREFILL])
         # One set of weights decides every depth code, so that no draft can change what comes out.
         self.prefill_decides = self._prefill is self._decode
         self._cos, self._sin = _rotation(self._model)
@@ -138,7 +125,7 @@ class OnnxDecoder:
         logits = np.empty((1, len(rows), self._model.depth_codes), np.float32)
         if self._model.depth_codes:
             _bind_output(binding, "logits", logits)
-        with _running(graph.name):
+        with running(graph.name):
             graph.session.run_with_iobinding(binding)
         del kept
         self.length = past + count
@@ -164,10 +151,10 @@ class OnnxDecoder:
 class OnnxExpert:
     """`context.onnx` and `expert.onnx` behind the `Expert` protocol."""
 
-    def __init__(self, bundle: Bundle, settings: EngineSettings) -> None:
+    def __init__(self, bundle: Bundle, sessions: Sessions) -> None:
         self._model: ModelEntry = bundle.manifest.model
-        self._context = _open(bundle, CONTEXT, settings)
-        self._expert = _open(bundle, EXPERT, settings)
+        self._context = sessions[CONTEXT]
+        self._expert = sessions[EXPERT]
         self._binding = self._expert.io_binding()
         self._cross: list[tuple[np.ndarray, np.ndarray]] = []
         self._visible = np.zeros(0, bool)
@@ -197,7 +184,7 @@ class OnnxExpert:
             for kind, given, wanted in zip(("keys", "values"), source, target, strict=True):
                 _bind_input(binding, f"{kind}.{index}", given)
                 _bind_output(binding, f"cross_{kind}.{index}", wanted)
-        with _running(CONTEXT):
+        with running(CONTEXT):
             self._context.run_with_iobinding(binding)
         del kept
         self._visible = visible
@@ -209,7 +196,7 @@ class OnnxExpert:
             self._bind(actions.shape[1])
         self._actions[:] = actions
         self._step[0] = index
-        with _running(EXPERT):
+        with running(EXPERT):
             self._expert.run_with_iobinding(self._binding)
         return self._velocity
 
@@ -235,55 +222,6 @@ class _Graph:
 
     def __init__(self, name: str, session: onnxruntime.InferenceSession) -> None:
         self.name, self.session, self.binding = name, session, session.io_binding()
-
-
-def _open(bundle: Bundle, name: str, settings: EngineSettings) -> onnxruntime.InferenceSession:
-    """Load a graph; `BundleError` when it does not load or is not what the manifest implies."""
-    path = bundle.path / name
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # nothing on stderr: every failure is raised as well
-    _share_memory()
-    options.add_session_config_entry("session.use_env_allocators", "1")
-    spinning = "1" if settings.spinning else "0"
-    options.add_session_config_entry("session.intra_op.allow_spinning", spinning)
-    if settings.threads is not None:
-        options.intra_op_num_threads = settings.threads
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001  (onnxruntime raises several unrelated kinds)
-        raise BundleError(f"{path}: onnxruntime cannot load it: {one_line(error)}") from None
-    inputs, outputs = graph_shapes(bundle.manifest.model)[name]
-    for kind, found, expected in (
-        ("input", session.get_inputs(), inputs),
-        ("output", session.get_outputs(), outputs),
-    ):
-        shapes = {value.name: tuple(value.shape) for value in found}
-        if problem := shape_problem(kind, shapes, expected):
-            raise BundleError(f"{path}: {problem}")
-    return session
-
-
-@cache
-def _share_memory() -> None:
-    """Let all graphs of the process work in one arena, which grows by what is asked and no more.
-
-    Without an arena every large intermediate is given back to the system and its pages cleared
-    again by the next layer: prefill attention at full size took 2.4 s instead of 0.95. With one
-    arena a graph, and doubling as it grows, memory was 0.7 GiB higher.
-    """
-    kind = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
-    memory = onnxruntime.OrtMemoryInfo("Cpu", kind, 0, onnxruntime.OrtMemType.DEFAULT)
-    same_as_requested = {"arena_extend_strategy": 1}
-    onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg(same_as_requested))
-
-
-@contextmanager
-def _running(name: str) -> Iterator[None]:
-    """Turn what onnxruntime raises while a graph runs into one line that names the graph."""
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001  (onnxruntime raises several unrelated kinds)
-        raise BundleError(f"{name}: onnxruntime cannot run it: {one_line(error)}") from None
 
 
 def _rotation(model: ModelEntry) -> tuple[np.ndarray, np.ndarray]:

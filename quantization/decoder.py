@@ -156,10 +156,10 @@ class _Layer:
         return graph.op("RotaryEmbedding", x, cos, sin, out=out, num_heads=heads)
 
     def _norm(self, x: str, name: str) -> str:
-        scale = self._graph.weight(
-            self._part(name), self._tensor(f"{name}.weight", (self._text.width,))
-        )
-        return self._graph.rms_norm(x, scale, self._text.norm_eps)
+        values = self._tensor(f"{name}.weight", (self._text.width,))
+        scale = self._graph.weight(self._part(name), values)
+        normed = self._graph.rms_norm(x, scale, self._text.norm_eps)
+        return self._graph.expect(normed, np.square(values))
 
     def _ff_proj(self, rows: slice) -> np.ndarray:
         shape = (2 * self._text.mlp_width, self._text.width)

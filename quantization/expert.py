@@ -7,6 +7,7 @@ times are fixed, so the time embedding and all modulation matrices are folded in
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -74,8 +75,10 @@ def write_expert(checkpoint: Checkpoint, directory: Path, recipe: Recipe) -> Gra
         graph.input(f"cross_keys.{index}", FLOAT, [1, "L", expert.width])
         graph.input(f"cross_values.{index}", FLOAT, [1, "L", expert.width])
 
-    table = graph.weight("modulation", modulation_table(checkpoint))
+    values = modulation_table(checkpoint)
+    table = graph.weight("modulation", values)
     chunks = text.layers * _PER_BLOCK + 2
+    squares = np.mean(np.square(values.reshape(expert.flow_steps, chunks, expert.width)), axis=0)
     row = graph.op("Reshape", graph.op("Gather", table, step, axis=0), graph.constant([-1]))
     modulation = graph.ops("Split", row, out=chunks, axis=0, num_outputs=chunks)
     horizon = graph.op("Shape", actions, start=1, end=2)
@@ -91,10 +94,10 @@ def write_expert(checkpoint: Checkpoint, directory: Path, recipe: Recipe) -> Gra
     ]
     x = _linear(graph, checkpoint, actions, "action_embed", expert.width, expert.max_dim)
     for index in range(text.layers):
-        part = modulation[index * _PER_BLOCK : (index + 1) * _PER_BLOCK]
+        chunk = slice(index * _PER_BLOCK, (index + 1) * _PER_BLOCK)
+        part = _Modulation(graph, modulation[chunk], squares[chunk])
         x = _block(graph, checkpoint, x, index, part, rotation)
-    shift, scale = modulation[-2:]
-    x = graph.op("Add", graph.rms_norm(x, scale, _NORM_EPS), shift)
+    x = _Modulation(graph, modulation[-2:], squares[-2:]).norm(x, 0)
     _linear(
         graph, checkpoint, x, "final_layer.linear", expert.max_dim, expert.width, out="velocity"
     )
@@ -130,18 +133,32 @@ def modulation_table(checkpoint: Checkpoint) -> np.ndarray:
     return np.concatenate([*columns, final], axis=1)
 
 
+@dataclass(frozen=True, slots=True)
+class _Modulation:
+    """Shift, scale and gate, for as many norms as there are: names, and mean squares (n, width)."""
+
+    graph: GraphWriter
+    names: list[str]
+    squares: np.ndarray
+
+    def norm(self, x: str, first: int) -> str:
+        """Normalise, scale and shift by the pair that starts at `first`."""
+        shift, scale = self.names[first : first + 2]
+        normed = self.graph.op("Add", self.graph.rms_norm(x, scale, _NORM_EPS), shift)
+        return self.graph.expect(normed, self.squares[first] + self.squares[first + 1])
+
+
 def _block(
     graph: GraphWriter,
     checkpoint: Checkpoint,
     x: str,
     index: int,
-    modulation: list[str],
+    modulation: _Modulation,
     rotation: list[str],
 ) -> str:
     expert, name = checkpoint.config.expert, f"blocks.{index}"
     head_dim = expert.width // expert.heads
-    shift, scale, gate = modulation[:3]
-    normed = graph.op("Add", graph.rms_norm(x, scale, _NORM_EPS), shift)
+    normed = modulation.norm(x, 0)
     qkv = _linear(
         graph, checkpoint, normed, f"{name}.self_attn.qkv", 3 * expert.width, expert.width
     )
@@ -155,20 +172,18 @@ def _block(
     heads = {"q_num_heads": expert.heads, "kv_num_heads": expert.heads}
     mixed = graph.op("Attention", q, k, v, **heads)
     mixed = _square(graph, checkpoint, mixed, f"{name}.self_attn.out_proj")
-    x = graph.op("Add", x, graph.op("Mul", mixed, gate))
+    x = graph.op("Add", x, graph.op("Mul", mixed, modulation.names[2]))
 
-    shift, scale, gate = modulation[3:6]
-    normed = graph.op("Add", graph.rms_norm(x, scale, _NORM_EPS), shift)
+    normed = modulation.norm(x, 3)
     q = _square(graph, checkpoint, normed, f"{name}.cross_attn.q_proj")
     if expert.qk_norm:
         q = graph.head_norm(q, expert.heads, head_dim, None, expert.qk_norm_eps, "")
     keys, values = f"cross_keys.{index}", f"cross_values.{index}"
     mixed = graph.op("Attention", q, keys, values, "cross_mask", **heads)
     mixed = _square(graph, checkpoint, mixed, f"{name}.cross_attn.out_proj")
-    x = graph.op("Add", x, graph.op("Mul", mixed, gate))
+    x = graph.op("Add", x, graph.op("Mul", mixed, modulation.names[5]))
 
-    shift, scale, gate = modulation[6:]
-    normed = graph.op("Add", graph.rms_norm(x, scale, _NORM_EPS), shift)
+    normed = modulation.norm(x, 6)
     up, down = (expert.mlp_width, expert.width), (expert.width, expert.mlp_width)
     hidden = graph.op(
         "Mul",
@@ -176,7 +191,7 @@ def _block(
         _linear(graph, checkpoint, normed, f"{name}.mlp.up_proj", *up),
     )
     hidden = _linear(graph, checkpoint, hidden, f"{name}.mlp.down_proj", *down)
-    return graph.op("Add", x, graph.op("Mul", hidden, gate), out=f"{name}.hidden")
+    return graph.op("Add", x, graph.op("Mul", hidden, modulation.names[8]), out=f"{name}.hidden")
 
 
 def _gate(graph: GraphWriter, checkpoint: Checkpoint, layer: int, source: str) -> str:

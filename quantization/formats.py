@@ -66,8 +66,8 @@ def parse_format(name: str) -> Format:
 class Packed:
     """Arrays as the kernels want them, and how far they are from the source.
 
-    Errors are RMS(stored - source) / RMS(source); `rounding_error` is what plain rounding to the
-    same format would have given.
+    Errors are RMS(stored - source) / RMS(source), inputs weighted by the power expected of them;
+    `rounding_error` is what plain rounding to the same format would have given.
     """
 
     weight: np.ndarray
@@ -83,9 +83,11 @@ class Packed:
         return sum(array.nbytes for array in arrays if array is not None)
 
 
-def pack(matrix: np.ndarray, form: Format) -> Packed:
+def pack(matrix: np.ndarray, form: Format, input_power: np.ndarray | None = None) -> Packed:
     """Convert a matrix, (outputs, inputs) float32, to its stored form.
 
+    `input_power` (inputs,) is the expected square of each input, in any unit; None means all alike.
+    Blocks are fitted to give the smallest expected error of the product, inputs being independent.
     Outputs are independent, so rows are packed in slices on every core; what a slice needs bounds
     the memory beside source and result.
     """
@@ -93,7 +95,8 @@ def pack(matrix: np.ndarray, form: Format) -> Packed:
         return Packed(np.ascontiguousarray(matrix.T), None, None, 0.0, 0.0)
     rows = max(1, _SLICE_WEIGHTS // matrix.shape[1])
     slices = [matrix[first : first + rows] for first in range(0, len(matrix), rows)]
-    pack_rows = partial(_block_rows, form=form) if form.block else _int8_rows
+    weights = _error_weights(matrix.shape[1], input_power)
+    pack_rows = partial(_block_rows if form.block else _int8_rows, form=form, weights=weights)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         parts = list(pool.map(pack_rows, slices))
     codes = np.concatenate([part.codes for part in parts])
@@ -101,7 +104,7 @@ def pack(matrix: np.ndarray, form: Format) -> Packed:
     zero_point = None
     if not form.symmetric:
         zero_point = np.concatenate([part.zero_point for part in parts])
-    power = float(sum(np.sum(np.square(part, dtype=np.float64)) for part in slices))
+    power = float(sum(np.sum(np.square(part, dtype=np.float64) * weights) for part in slices))
     weight = codes if form.block else np.ascontiguousarray(codes.T)
     errors = [
         float(np.sqrt(sum(squares) / power)) if power else 0.0
@@ -120,15 +123,22 @@ class _Rows:
     squared_errors: tuple[float, float]  # as stored, and as plain rounding would have stored
 
 
-def _int8_rows(matrix: np.ndarray) -> _Rows:
+def _error_weights(inputs: int, input_power: np.ndarray | None) -> np.ndarray:
+    """Scale powers to a mean of one; (inputs,) float32."""
+    if input_power is None or not np.any(input_power > 0):
+        return np.ones(inputs, np.float32)
+    return (input_power / input_power.mean(dtype=np.float64)).astype(np.float32)
+
+
+def _int8_rows(matrix: np.ndarray, form: Format, weights: np.ndarray) -> _Rows:
     """Symmetric 8 bits, one scale an output: codes (outputs, inputs) int8, scale (outputs,)."""
     scale = np.maximum(np.abs(matrix).max(axis=1), _TINY) / np.float32(127)
     codes = np.rint(matrix / scale[:, None])
-    error = float(_squared_error(codes * scale[:, None], matrix).sum())
+    error = float(_squared_error(codes * scale[:, None], matrix, weights).sum())
     return _Rows(codes.astype(np.int8), scale, None, (error, error))
 
 
-def _block_rows(matrix: np.ndarray, form: Format) -> _Rows:
+def _block_rows(matrix: np.ndarray, form: Format, weights: np.ndarray) -> _Rows:
     """One scale a block of inputs, as MatMulNBits reads them.
 
     codes (outputs, blocks, block * bits / 8) uint8, low nibble first; scale (outputs, blocks)
@@ -143,13 +153,14 @@ def _block_rows(matrix: np.ndarray, form: Format) -> _Rows:
     grouped = np.zeros((outputs, blocks * form.block), np.float32)
     grouped[:, :inputs] = matrix
     grouped = grouped.reshape(outputs, blocks, form.block)
+    weights = np.pad(weights, (0, blocks * form.block - inputs)).reshape(blocks, form.block)
     scale, zero = _rounding(grouped, levels, form.symmetric)
     low, high = -zero, levels - 1 - zero  # the range of a code that multiplies the scale
     best, codes = scale, _codes(grouped, scale, low, high)
-    rounded = least = _squared_error(codes * scale, grouped)  # padding is exact
+    rounded = least = _squared_error(codes * scale, grouped, weights)
     for share in _SCALE_SHARES if form.bits == 4 else ():
-        trial = _fitted_scale(grouped, _codes(grouped, scale * share, low, high), scale)
-        error = _squared_error(_codes(grouped, trial, low, high) * trial, grouped)
+        trial = _fitted_scale(grouped, _codes(grouped, scale * share, low, high), scale, weights)
+        error = _squared_error(_codes(grouped, trial, low, high) * trial, grouped, weights)
         better = error < least
         best, least = np.where(better, trial, best), np.where(better, error, least)
     stored = (_codes(grouped, best, low, high) + zero).astype(np.uint8)
@@ -184,17 +195,20 @@ def _codes(
     return np.clip(np.rint(grouped / scale), low, high)
 
 
-def _fitted_scale(grouped: np.ndarray, codes: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+def _fitted_scale(
+    grouped: np.ndarray, codes: np.ndarray, otherwise: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
     """Return the scale that brings given codes closest to the source, block by block."""
-    power = np.sum(codes * codes, axis=-1, keepdims=True)
-    product = np.sum(codes * grouped, axis=-1, keepdims=True)
+    weighted = codes * weights
+    power = np.sum(weighted * codes, axis=-1, keepdims=True)
+    product = np.sum(weighted * grouped, axis=-1, keepdims=True)
     fits = (power > 0) & (product != 0)
-    return np.where(fits, product / np.maximum(power, 1), otherwise)
+    return np.where(fits, product / np.where(fits, power, 1), otherwise)
 
 
-def _squared_error(stored: np.ndarray, source: np.ndarray) -> np.ndarray:
-    """Sum squared differences along the last axis, kept as an axis of one."""
-    return np.sum(np.square(stored - source), axis=-1, keepdims=True)
+def _squared_error(stored: np.ndarray, source: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Sum weighted squared differences along the last axis, kept as an axis of one."""
+    return np.sum(np.square(stored - source) * weights, axis=-1, keepdims=True)
 
 
 def _nibbles(values: np.ndarray) -> np.ndarray:

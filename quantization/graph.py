@@ -51,6 +51,7 @@ class GraphWriter:
         self._data = (directory / self._data_name).open("wb")
         self._counts: dict[str, int] = {}
         self._quantised: dict[str, tuple[str, str]] = {}
+        self._input_power: dict[str, np.ndarray] = {}
 
     def input(self, name: str, dtype: int, shape: Sequence[int | str]) -> str:
         """Declare a graph input; names in `shape` are dynamic sizes."""
@@ -120,6 +121,15 @@ class GraphWriter:
             product = self.op("Mul", product, factor, out=None if added else out)
         return self.op("Add", product, added, out=out) if added else product
 
+    def expect(self, x: str, power: np.ndarray) -> str:
+        """Say what square to expect of each channel of `x`, for matrices that `x` will meet.
+
+        A norm's output is known up to a factor before any data is seen: its scale and shift say
+        which channels are large, and so which weights must be stored well.
+        """
+        self._input_power[x] = power
+        return x
+
     def linear_of_unit_rows(self, x: str, part: str, matrix: np.ndarray) -> tuple[str, str | None]:
         """Multiply, but leave out the factor of each row that 8-bit activations were divided by.
 
@@ -134,7 +144,7 @@ class GraphWriter:
         self, x: str, part: str, matrix: np.ndarray, bias: str, out: str | None
     ) -> tuple[str, str | None]:
         path, form = f"{self.name}/{part}", self._form(part, matrix)
-        packed = pack(matrix, form)
+        packed = pack(matrix, form, self._input_power.get(x))
         self.layers[path] = LayerEntry(
             self.name,
             matrix.size,

@@ -133,8 +133,7 @@ def _linear(
 
 def _layer_norm(graph: GraphWriter, checkpoint: Checkpoint, x: str, part: str, source: str) -> str:
     vit = checkpoint.config.vit
-    scale, bias = (
-        graph.weight(f"{part}.{n}", checkpoint.tensor(f"{source}.{n}", (vit.width,)))
-        for n in ("weight", "bias")
-    )
-    return graph.op("LayerNormalization", x, scale, bias, axis=-1, epsilon=vit.layer_norm_eps)
+    scale, bias = (checkpoint.tensor(f"{source}.{n}", (vit.width,)) for n in ("weight", "bias"))
+    names = [graph.weight(f"{part}.{n}", v) for n, v in (("weight", scale), ("bias", bias))]
+    normed = graph.op("LayerNormalization", x, *names, axis=-1, epsilon=vit.layer_norm_eps)
+    return graph.expect(normed, np.square(scale) + np.square(bias))

@@ -86,6 +86,41 @@ def test_int4_beats_plain_rounding_in_every_matrix_and_says_by_how_much(seed):
     assert packed.relative_error < 0.98 * packed.rounding_error
 
 
+def test_weights_that_meet_large_inputs_are_stored_better():
+    source, random = matrix(64, 128), np.random.default_rng(3)
+    size = np.exp(random.normal(0, 1.5, 128))
+    inputs = random.normal(0, 1, (4000, 128)) * size
+    exact = inputs @ source.T
+
+    def output_error(packed):
+        return relative_rms(inputs @ unpack_int4(packed, source.shape, 32).T - exact, exact)
+
+    plain, aware = pack(source, INT4), pack(source, INT4, np.square(size))
+    assert output_error(aware) < 0.9 * output_error(plain)
+    assert aware.relative_error == pytest.approx(output_error(aware), rel=0.05)
+    unit = pack(source, INT4, np.full(128, 7.0))
+    np.testing.assert_array_equal(unit.weight, plain.weight)
+
+
+def test_norms_say_which_weights_matter(tmp_path):
+    seen = {}
+
+    def recorded(matrix, form, power=None):
+        seen[matrix.shape] = power
+        return pack(matrix, form, power)
+
+    writer = GraphWriter("one", tmp_path, lambda path, shape: INT4)
+    x = writer.input("x", FLOAT, [1, "T", 32])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("quantization.graph.pack", recorded)
+        normed = writer.expect(
+            writer.rms_norm(x, writer.weight("s", np.ones(32)), 1e-6), np.arange(32)
+        )
+        writer.linear(writer.linear(normed, "a", matrix(16, 32)), "b", matrix(8, 16))
+    np.testing.assert_array_equal(seen[(16, 32)], np.arange(32))
+    assert seen[(8, 16)] is None
+
+
 @pytest.mark.parametrize("form", [INT8, INT4])
 def test_slices_packed_side_by_side_give_what_one_slice_gives(form, monkeypatch):
     source = matrix(50, 96)

@@ -168,6 +168,7 @@ class OnnxExpert:
         length = len(visible)
         if not self._cross or self._cross[0][0].shape[1] != length:
             shape = (1, length, self._model.expert_width)
+            self._cross = []  # let go of the old buffers before asking for new ones
             self._cross = [
                 (np.empty(shape, np.float32), np.empty(shape, np.float32)) for _ in keys_values
             ]

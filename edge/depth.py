@@ -61,9 +61,7 @@ class DepthSpan:
         self._tokens = tokens
         self._window = window
         self._trust = trust
-        self._informed = np.zeros(
-            self._cells, bool
-        )  # drafts that the model gave behind a wrong one
+        self._informed = np.zeros(self._cells, bool)  # drafted by the model itself, see `_mend`
         self._settled = 0  # cells before this one have their final code
         self._stop_position = 0
         self._rows = np.zeros(0, np.int64)
@@ -130,7 +128,7 @@ class DepthSpan:
         self.fed = self._stop_position
 
     def _mend(self, cells: np.ndarray, said: np.ndarray) -> None:
-        """Take what the model said of `cells`, if not of these very codes before them, as draft."""
+        """Draft `cells` anew by what the model said of them behind a wrong code, if trusted."""
         if self._trust is not None and (self._draft is None or self._trust.prefers_guesses):
             self.codes[cells] = said
             self._informed[cells] = True

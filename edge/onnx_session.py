@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 
 import onnxruntime
 
@@ -28,14 +27,9 @@ class EngineSettings:
 
 
 def open_sessions(bundle: Bundle, settings: EngineSettings) -> Sessions:
-    """Load every graph of a bundle, side by side; raise `BundleError`.
-
-    Packing a graph's weights for the kernels keeps one core busy.
-    """
+    """Load every graph of a bundle; raise `BundleError`."""
     _share_memory()
-    names = graph_files(bundle.manifest)
-    with ThreadPoolExecutor(settings.threads) as pool:
-        return dict(zip(names, pool.map(partial(_open, bundle, settings), names), strict=True))
+    return {name: _open(bundle, settings, name) for name in graph_files(bundle.manifest)}
 
 
 @contextmanager

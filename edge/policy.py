@@ -102,7 +102,8 @@ class Policy:
         vision, decoder, expert = open_engines(opened, settings)
         window = FixedWindow(None)
         if board and board.draft_window == MEASURED:
-            window = decoder.measure_passes()
+            if opened.manifest.model.depth_cells:  # else there is nothing to draft
+                window = decoder.measure_passes()
         elif board:
             window = FixedWindow(board.draft_window)
         return cls(opened, vision, decoder, expert, window)

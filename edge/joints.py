@@ -14,16 +14,46 @@ class JointIoError(EdgeError):
 
 
 class JointReading(Protocol):
-    """One measurement of every joint."""
-
-    @property
-    def positions(self) -> np.ndarray:
-        """(n_joints,) float64, degrees; the gripper in percent of opening."""
-        ...
+    """One measurement of every joint; arrays are (n_joints,) in the order of the arm profile."""
 
     @property
     def t_s(self) -> float:
         """When it was measured, on time.monotonic."""
+        ...
+
+    @property
+    def positions(self) -> np.ndarray:
+        """Degrees; the gripper in percent of opening."""
+        ...
+
+    @property
+    def velocities(self) -> np.ndarray:
+        """The same per second."""
+        ...
+
+    @property
+    def loads(self) -> np.ndarray:
+        """Motor duty with its sign, -1..1."""
+        ...
+
+    @property
+    def currents_ma(self) -> np.ndarray:
+        """Motor current; its sign is the servo's and not relied upon."""
+        ...
+
+    @property
+    def voltages_v(self) -> np.ndarray:
+        """Supply voltage at each servo."""
+        ...
+
+    @property
+    def temperatures_c(self) -> np.ndarray:
+        """Of each servo's circuit board."""
+        ...
+
+    @property
+    def status(self) -> np.ndarray:
+        """Fault bits of each servo's reply; see `edge.servo_health`."""
         ...
 
 

@@ -20,9 +20,9 @@ from typing import Protocol
 import numpy as np
 
 from edge.chunks import ChunkBuffer
-from edge.joints import JointIO, JointIoError
+from edge.joints import JointIO, JointIoError, JointReading
 from edge.profile import ArmProfile
-from edge.safety import Outcome, SafetyGate
+from edge.safety import Outcome, SafetyGate, TickAges
 from edge.tick_log import TickLog
 
 # How long a thread may keep the interpreter while the control thread is due; Python's default of
@@ -81,8 +81,7 @@ class ControlLoop:
         self._times = arm.safety
         self._clock = clock
         self._wait_until = wait_until or _wait_until
-        self._present = np.full(len(arm.joints), np.nan)
-        self._measured_s: float | None = None
+        self._reading: JointReading | None = None
         self._bus_error: str | None = None
         self._read_fails_since_s: float | None = None
         self._write_fails_since_s: float | None = None
@@ -135,12 +134,13 @@ class ControlLoop:
         """Do one tick; return the reason when it must be the last."""
         self._read(now_s)
         read_s = self._clock()
-        if self._measured_s is None:
+        if self._reading is None:
             return self._dead_bus(read_s)
         fault = self._policy.fault
         asked = None if fault else self._chunks.goal_at(read_s)
         missing = fault or self._policy.trouble or "no action chunk"
-        verdict = self._gate.check(asked, self._present, read_s, self._measured_s, missing)
+        ages = TickAges(late_s, math.nan, ())
+        verdict = self._gate.check(asked, self._reading, read_s, ages, missing)
         decided_s = self._clock()
         if verdict.goal is not None:
             self._write(verdict.goal, decided_s)
@@ -154,7 +154,7 @@ class ControlLoop:
                 written_s - decided_s,
                 written_s - now_s,
             ),
-            self._present,
+            self._reading.positions,
             asked,
             verdict,
             self._chunks.number_in_use if asked is not None else -1,
@@ -173,10 +173,9 @@ class ControlLoop:
             if self._read_fails_since_s is None:
                 self._read_fails_since_s = now_s
             return
-        np.copyto(self._present, reading.positions)
-        self._measured_s = reading.t_s
+        self._reading = reading
         self._read_fails_since_s = None
-        self._policy.observe(self._present, reading.t_s)
+        self._policy.observe(reading.positions, reading.t_s)
 
     def _write(self, goal: np.ndarray, now_s: float) -> None:
         try:

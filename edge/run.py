@@ -172,7 +172,7 @@ def _drive(
         )
         request = Request(options.task, options.norm_tag, options.depth)
         thread = PolicyThread(policy, cameras, profile, chunks, request)
-        gate = SafetyGate(profile.arm, profile.start_gate_deg)
+        gate = SafetyGate(profile)
         loop = ControlLoop(arm, chunks, gate, thread, log, profile.arm)
 
         reading = _first_reading(arm)

@@ -23,7 +23,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge.profile import ArmProfile
+from edge.joints import JointReading
+from edge.profile import Profile
 
 # A goal may exceed a limit by this much without being called clamped: rounding, not motion.
 ROUNDING = 1e-9
@@ -51,6 +52,15 @@ class Rule(enum.IntEnum):
     VELOCITY = 5
     LEAD = 6
     HOLD_TIME = 7
+
+
+@dataclass(frozen=True, slots=True)
+class TickAges:
+    """How late this tick is and how old is what it follows, in seconds; nan = there is none."""
+
+    late_s: float  # of the tick after its deadline
+    chunk_s: float  # of the observation behind the actions that are followed
+    cameras_s: tuple[float, ...]  # of each camera's newest picture, in profile order
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +92,8 @@ class Verdict:
 class SafetyGate:
     """Check every goal against the arm profile; one instance per armed period, one thread."""
 
-    def __init__(self, arm: ArmProfile, start_gate_deg: float) -> None:
+    def __init__(self, profile: Profile) -> None:
+        arm = profile.arm
         self._names = [joint.name for joint in arm.joints]
         self._low = np.array([joint.low for joint in arm.joints])
         self._high = np.array([joint.high for joint in arm.joints])
@@ -90,7 +101,7 @@ class SafetyGate:
         self._max_lead = np.array([joint.max_lead for joint in arm.joints])
         self._in_degrees = np.array([joint.unit == "degrees" for joint in arm.joints])
         self._times = arm.safety
-        self._start_gate_deg = start_gate_deg
+        self._start_gate_deg = profile.start_gate_deg
         self._period_s = 1.0 / arm.control_hz
         n_joints = len(arm.joints)
         self._goal = np.zeros(n_joints)  # what the last verdict let through
@@ -106,22 +117,23 @@ class SafetyGate:
     def check(
         self,
         goal: np.ndarray | None,
-        present: np.ndarray,
+        reading: JointReading,
         now_s: float,
-        measured_s: float | None = None,
-        missing: str = "no action chunk",
+        ages: TickAges,
+        missing: str,
     ) -> Verdict:
-        """Judge one goal; positions (n_joints,) in joint units, times on one monotonic clock.
+        """Judge one goal, (n_joints,) in joint units; times on one monotonic clock.
 
-        `present` was measured at `measured_s` (None = at `now_s`). `goal` None means that there is
-        nothing to follow, and `missing` says why. After a stop every further check is that stop.
+        `reading` is the last good one, however old. `goal` None means that there is nothing to
+        follow, and `missing` says why. After a stop every further check is that stop.
         """
         if self._stopped is not None:
             return self._stopped
         since_s = self._period_s if self._checked_s is None else now_s - self._checked_s
         step_s = min(max(since_s, 0.0), MAX_PERIODS_PER_CHECK * self._period_s)
         self._checked_s = now_s
-        state_age_s = 0.0 if measured_s is None else now_s - measured_s
+        present = reading.positions
+        state_age_s = now_s - reading.t_s
         verdict = self._judge_state(present, state_age_s, now_s)
         if verdict is None:
             verdict = self._judge_goal(goal, present, now_s, step_s, missing)

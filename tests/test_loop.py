@@ -1,10 +1,10 @@
 import gc
 import sys
 import threading
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from readings import reading_of
 
 from edge.chunks import ChunkBuffer
 from edge.joints import JointIoError
@@ -13,7 +13,8 @@ from edge.profile import load_profile
 from edge.safety import Outcome, SafetyGate
 from edge.tick_log import TickLog
 
-ARM = load_profile("sim").arm
+PROFILE = load_profile("sim")
+ARM = PROFILE.arm
 NAMES = tuple(joint.name for joint in ARM.joints)
 HOME = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 50.0])
 PERIOD_S = 1.0 / ARM.control_hz
@@ -32,12 +33,6 @@ class Clock:
         self.now_s = max(self.now_s, deadline_s)
 
 
-@dataclass
-class Reading:
-    positions: np.ndarray
-    t_s: float
-
-
 class FakeArm:
     """An arm that goes where it is told at once; `script` runs before each read."""
 
@@ -54,7 +49,7 @@ class FakeArm:
         self.n_reads += 1
         self.clock.now_s += 0.002
         self.script(tick, self)
-        return Reading(self.positions.copy(), self.clock.now_s)
+        return reading_of(self.positions, self.clock.now_s)
 
     def write(self, positions):
         self.clock.now_s += 0.001
@@ -86,7 +81,7 @@ class Rig:
         self.loop = ControlLoop(
             self.arm,
             self.chunks,
-            SafetyGate(ARM, 360.0),
+            SafetyGate(PROFILE),
             self.feed,
             self.log,
             ARM,

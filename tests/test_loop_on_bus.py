@@ -18,8 +18,10 @@ from firmware_bridge.calibration import save_calibration
 from firmware_bridge.emulator.defaults import default_calibration
 from firmware_bridge.errors import BusError
 
-SHIPPED = load_profile("sim").arm
+PROFILE = load_profile("sim")
+SHIPPED = PROFILE.arm
 ARM = dataclasses.replace(SHIPPED, arming=dataclasses.replace(SHIPPED.arming, ramp_s=0.2))
+GATED = dataclasses.replace(PROFILE, arm=ARM, start_gate_deg=15.0)
 
 
 class Feed:
@@ -54,7 +56,7 @@ def drive(tmp_path, seconds, *emulator_arguments, feed=None, offset_deg=6.0):
         feed = feed or Feed()
         feed.process = process
         log = TickLog(1000, tuple(joint.name for joint in ARM.joints))
-        loop = ControlLoop(arm, chunks, SafetyGate(ARM, 15.0), feed, log, ARM)
+        loop = ControlLoop(arm, chunks, SafetyGate(GATED), feed, log, ARM)
         arm.give_torque()
         now_s = time.monotonic()
         chunks.put(np.tile(goal, (1000, 1)), now_s, now_s)

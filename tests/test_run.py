@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from readings import reading_of
 
 import edge.run
 from edge.errors import EdgeError
@@ -60,7 +61,7 @@ class FakeArm:
         self.positions = HOME.copy()
 
     def read(self):
-        return SimpleNamespace(positions=self.positions.copy(), t_s=time.monotonic())
+        return reading_of(self.positions, time.monotonic())
 
     def write(self, positions):
         self.positions = positions.copy()

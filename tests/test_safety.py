@@ -3,11 +3,13 @@ import math
 
 import numpy as np
 import pytest
+from readings import reading_of
 
 from edge.profile import load_profile
-from edge.safety import Outcome, Rule, SafetyGate
+from edge.safety import Outcome, Rule, SafetyGate, TickAges
 
-ARM = load_profile("sim").arm
+PROFILE = load_profile("sim")
+ARM = PROFILE.arm
 N_JOINTS = len(ARM.joints)
 PERIOD_S = 1.0 / ARM.control_hz
 MIDDLE = np.array([(joint.low + joint.high) / 2 for joint in ARM.joints])
@@ -18,7 +20,20 @@ each_joint = pytest.mark.parametrize("joint", range(N_JOINTS), ids=[j.name for j
 def gate(start_gate_deg=math.inf, **limits):
     """A gate with every limit of the shipped arm except those set to infinity here."""
     joints = tuple(dataclasses.replace(joint, **limits) for joint in ARM.joints)
-    return SafetyGate(dataclasses.replace(ARM, joints=joints), start_gate_deg)
+    arm = dataclasses.replace(ARM, joints=joints)
+    free = SafetyGate(dataclasses.replace(PROFILE, arm=arm, start_gate_deg=start_gate_deg))
+    return Caller(free)
+
+
+class Caller:
+    """The gate, asked with a fresh reading and fresh ages unless told otherwise."""
+
+    def __init__(self, gate):
+        self.gate = gate
+
+    def check(self, goal, present, now_s, measured_s=None, missing="no action chunk"):
+        reading = reading_of(present, now_s if measured_s is None else measured_s)
+        return self.gate.check(goal, reading, now_s, TickAges(0.0, 0.1, (0.1, 0.1)), missing)
 
 
 def only(joint, value, base=MIDDLE):

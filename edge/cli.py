@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edge.box_file import BoxHandover
 from edge.errors import EdgeError
 from edge.inspect_bundle import describe_bundle
 from edge.joints import JointIoError, JointReading
@@ -102,8 +103,8 @@ class ServoArm:
         except BusError as error:
             raise JointIoError(str(error)) from error
 
-    def give_torque(self) -> None:
-        """Check the servos and bring torque up without moving."""
+    def give_torque(self, box: BoxHandover | None = None) -> None:
+        """Check the servos and bring torque up without moving; `box` is for the watchdog."""
         try:
             self._arm.arm()
         except BusError as error:

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from edge.box_file import BoxHandover
 from edge.camera import close_cameras, open_cameras, wait_for_frames
 from edge.chunks import ChunkBuffer
 from edge.joints import JointIoError, JointReading
@@ -63,8 +64,11 @@ class RobotArm(Protocol):
         """Send one goal per joint."""
         ...
 
-    def give_torque(self) -> None:
-        """Check the servos and bring torque up without moving; blocks for seconds."""
+    def give_torque(self, box: BoxHandover | None = None) -> None:
+        """Check the servos and bring torque up without moving; blocks for seconds.
+
+        `box` lets a watchdog write the black box out when this process is gone.
+        """
         ...
 
     def soft_stop(self) -> None:

@@ -11,6 +11,7 @@ The policy thread puts, the control thread asks; they share one reference that i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,7 @@ class ChunkBuffer:
         self._other = np.zeros(n_joints)
         self._next = np.zeros(n_joints)
         self.number_in_use = -1  # of the chunk that gave the last goal; -1 = none
+        self.observed_s_in_use = math.nan  # when that chunk's observation was made
 
     def put(self, actions: np.ndarray, observed_s: float, now_s: float) -> Chunk:
         """Take (n_actions, n_joints) actions in the arm's frame, predicted from `observed_s`."""
@@ -72,11 +74,13 @@ class ChunkBuffer:
         """
         chunk = self._chunk
         self.number_in_use = -1
+        self.observed_s_in_use = math.nan
         if chunk is None or t_s - chunk.observed_s > self._max_chunk_age_s:
             return None
         if not self._sample(chunk, t_s, self._goal):
             return None
         self.number_in_use = chunk.number
+        self.observed_s_in_use = chunk.observed_s
         since_seam_s = t_s - chunk.seam_s
         old = chunk.previous
         at_seam = old is not None and 0.0 <= since_seam_s < self._blend_s

@@ -89,6 +89,17 @@ class Section:
             return None
         return self.integer(key, low, high)
 
+    def optional_integers(self, key: str, low: int, high: int) -> tuple[int, ...] | None:
+        """Take a list of whole numbers within low..high, or null; the key itself must be there."""
+        value = self._take(key)
+        if value is None:
+            return None
+        whole = isinstance(value, list) and all(type(v) is int and low <= v <= high for v in value)
+        if not whole or not value:
+            allowed = f"a list of whole numbers {low}..{high}, or null"
+            raise ProfileError(f"{self._at(key)}: {shown(value)}; allowed: {allowed}")
+        return tuple(value)
+
     def integer_or(self, key: str, low: int, high: int, word: str) -> int | str | None:
         """Take a whole number within low..high, `word`, or null; the key itself must be there."""
         value = self._take(key)

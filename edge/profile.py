@@ -36,8 +36,26 @@ _Part = TypeVar("_Part")
 
 
 @dataclass(frozen=True, slots=True)
+class RealTimeProfile:
+    """What the control thread asks of the operating system; refusals are reported, not fatal."""
+
+    fifo_priority: int | None  # of SCHED_FIFO; None = ordinary scheduling
+    cpus: tuple[int, ...] | None  # for the control thread alone; None = any
+    lock_memory: bool  # keep what the process uses in memory
+
+
+@dataclass(frozen=True, slots=True)
+class BlackBoxProfile:
+    """How much the recorder of ticks holds, and where its files lie."""
+
+    seconds: float  # the newest ticks are kept, for so long
+    keep: int  # files in the folder, this run's included
+    folder: Path | None  # None = molmoact-edge under $XDG_STATE_HOME, or ~/.local/state
+
+
+@dataclass(frozen=True, slots=True)
 class BoardProfile:
-    """What the engine and the policy thread may use of the machine."""
+    """What the engine, the policy thread and the control thread may use of the machine."""
 
     name: str
     threads: int | None  # engine threads; None = one per core
@@ -45,6 +63,8 @@ class BoardProfile:
     draft_window: int | str | None  # unsettled tokens a pass, or MEASURED; None = the whole span
     max_policy_hz: float  # the policy thread starts no call sooner than this after the last
     max_chunk_age_s: float  # actions predicted from an observation older than this are dropped
+    real_time: RealTimeProfile
+    black_box: BlackBoxProfile
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +192,32 @@ def _board(section: Section) -> BoardProfile:
         draft_window=section.integer_or("draft_window", 1, 4096, MEASURED),
         max_policy_hz=section.number("max_policy_hz", 0.01, 200.0),
         max_chunk_age_s=section.number("max_chunk_age_s", 0.05, 120.0),
+        real_time=_real_time(section.child("real_time")),
+        black_box=_black_box(section.child("black_box")),
     )
+
+
+def _real_time(section: Section) -> RealTimeProfile:
+    settings = RealTimeProfile(
+        fifo_priority=section.optional_integer("fifo_priority", 1, 98),
+        cpus=section.optional_integers("cpus", 0, 1023),
+        lock_memory=section.boolean("lock_memory"),
+    )
+    section.finish()
+    return settings
+
+
+def _black_box(section: Section) -> BlackBoxProfile:
+    folder = section.optional_text("folder")
+    settings = BlackBoxProfile(
+        seconds=section.number("seconds", 10.0, 7200.0),
+        keep=section.integer("keep", 1, 10_000),
+        folder=None if folder is None else Path(folder).expanduser(),
+    )
+    if settings.folder is not None and not settings.folder.is_absolute():
+        raise section.fail("folder", f"'{folder}'; allowed: an absolute path, or null")
+    section.finish()
+    return settings
 
 
 def _arm(section: Section) -> ArmProfile:

@@ -68,7 +68,7 @@ def test_no_value_of_an_arm_has_a_default(tmp_path, path):
 @pytest.mark.parametrize("path", list(leaves(yaml.safe_load(BOARD_TEXT))), ids=".".join)
 def test_no_value_of_a_board_has_a_default(tmp_path, path):
     board = edited(BOARD_TEXT, path, lambda place, key: place.pop(key))
-    with pytest.raises(ProfileError, match=rf"board.yaml: {path[0]}: this key is missing"):
+    with pytest.raises(ProfileError, match=rf"board.yaml: {'.'.join(path)}: this key is missing"):
         load_profile(own_profile(tmp_path, board=board))
 
 
@@ -92,6 +92,35 @@ def test_engine_settings_outside_what_is_allowed_are_named(tmp_path, key, value,
 def test_a_draft_window_is_a_number_nothing_or_measured(tmp_path, window):
     board = edited(BOARD_TEXT, ("draft_window",), lambda place, key: place.update({key: window}))
     assert load_profile(own_profile(tmp_path, board=board)).board.draft_window == window
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("real_time.fifo_priority", 99, "real_time.fifo_priority: 99; allowed: a whole number"),
+        ("real_time.cpus", [], "real_time.cpus: []; allowed: a list of whole numbers 0..1023"),
+        ("real_time.cpus", [True], "real_time.cpus: [True]; allowed: a list of whole numbers"),
+        ("real_time.cpus", 3, "real_time.cpus: 3; allowed: a list of whole numbers 0..1023, or"),
+        ("black_box.seconds", 5.0, "black_box.seconds: 5; allowed: 10..7200"),
+        ("black_box.keep", 0, "black_box.keep: 0; allowed: a whole number 1..10000"),
+        ("black_box.folder", "boxes", "black_box.folder: 'boxes'; allowed: an absolute path, or"),
+    ],
+)
+def test_settings_of_the_control_thread_outside_what_is_allowed_are_named(
+    tmp_path, path, value, message
+):
+    path = path.split(".")
+    board = edited(BOARD_TEXT, path, lambda place, key: place.update({key: value}))
+    with pytest.raises(ProfileError) as error:
+        load_profile(own_profile(tmp_path, board=board))
+    assert message in str(error.value)
+
+
+def test_a_core_may_be_reserved_for_the_control_thread(tmp_path):
+    board = edited(
+        BOARD_TEXT, ("real_time", "cpus"), lambda place, key: place.update({key: [1, 3]})
+    )
+    assert load_profile(own_profile(tmp_path, board=board)).board.real_time.cpus == (1, 3)
 
 
 def test_missing_unknown_and_doubled_keys_are_named(tmp_path):

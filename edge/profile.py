@@ -31,6 +31,8 @@ FASTEST_DEG_S = 312.0
 # servo's overload protection starts counting; a lead above that could latch it.
 LONGEST_LEAD_DEG = 17.4
 PERCENT_PER_DEG = 100.0 / 110.0  # SO-101 gripper: 110 degrees of travel is 100 percent
+# A watchdog that is quicker than this ends runs over a tick or two that came late.
+LEAST_SILENT_PERIODS = 3
 
 _Part = TypeVar("_Part")
 
@@ -103,6 +105,16 @@ class SafetyTimes:
 
 
 @dataclass(frozen=True, slots=True)
+class WatchdogTimes:
+    """When the watchdog process takes the arm over from a program that is silent or gone."""
+
+    hold_s: float  # silence on the bus after which it holds the arm
+    soften_s: float  # silence after which it ends the program and lets the arm down
+    slow_s: float  # silence allowed while torque comes and goes, and before the first tick
+    replug_s: float  # how long it waits for a port that was unplugged
+
+
+@dataclass(frozen=True, slots=True)
 class ArmingLimits:
     """Under which conditions torque comes on, and how; enforced by the servo bus."""
 
@@ -123,6 +135,7 @@ class ArmProfile:
     signs: tuple[float, ...]
     offsets_deg: tuple[float, ...]
     safety: SafetyTimes
+    watchdog: WatchdogTimes
     arming: ArmingLimits
     joints: tuple[JointProfile, ...]
 
@@ -226,6 +239,7 @@ def _arm(section: Section) -> ArmProfile:
     action_hz = section.number("action_hz", 1.0, 200.0)
     seam_blend_s = section.number("seam_blend_s", 0.0, 1.0)
     safety = _safety_times(section.child("safety"))
+    watchdog = _watchdog(section.child("watchdog"), control_hz)
     arming = _arming(section.child("arming"))
     joint_sections = section.child("joints")
     joints = tuple(_joint(joint_sections.child(name), name) for name in joint_sections.names())
@@ -250,6 +264,7 @@ def _arm(section: Section) -> ArmProfile:
         signs=signs,
         offsets_deg=offsets_deg,
         safety=safety,
+        watchdog=watchdog,
         arming=arming,
         joints=joints,
     )
@@ -267,6 +282,27 @@ def _safety_times(section: Section) -> SafetyTimes:
             "stop_state_age_s",
             f"{times.stop_state_age_s:g}; allowed: above hold_state_age_s, "
             f"{times.hold_state_age_s:g}",
+        )
+    section.finish()
+    return times
+
+
+def _watchdog(section: Section, control_hz: float) -> WatchdogTimes:
+    times = WatchdogTimes(
+        hold_s=section.number("hold_s", 0.05, 5.0),
+        soften_s=section.number("soften_s", 0.1, 10.0),
+        slow_s=section.number("slow_s", 1.0, 10.0),
+        replug_s=section.number("replug_s", 0.0, 120.0),
+    )
+    if times.hold_s < LEAST_SILENT_PERIODS / control_hz:
+        raise section.fail(
+            "hold_s",
+            f"{times.hold_s:g}; allowed: at least {LEAST_SILENT_PERIODS} control periods, "
+            f"{LEAST_SILENT_PERIODS / control_hz:.3g}",
+        )
+    if times.soften_s <= times.hold_s:
+        raise section.fail(
+            "soften_s", f"{times.soften_s:g}; allowed: above hold_s, {times.hold_s:g}"
         )
     section.finish()
     return times

@@ -159,6 +159,8 @@ def test_missing_unknown_and_doubled_keys_are_named(tmp_path):
         ("[1, -1, 1, 1, 1, 1]", "[1, 0.5, 1, 1, 1, 1]", "allowed: 1 or -1 for each joint"),
         ("[1, -1, 1, 1, 1, 1]", "[1, 1, 1, 1, 1, -1]", "gripper is in percent"),
         ("stop_state_age_s: 0.3", "stop_state_age_s: 0.1", "allowed: above hold_state_age_s"),
+        ("hold_s: 0.4", "hold_s: 0.09", "watchdog.hold_s: 0.09; allowed: at least 3 control"),
+        ("soften_s: 1.5", "soften_s: 0.4", "watchdog.soften_s: 0.4; allowed: above hold_s, 0.4"),
     ],
 )
 def test_values_out_of_range_name_file_key_and_range(tmp_path, old, new, message):

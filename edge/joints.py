@@ -13,6 +13,10 @@ class JointIoError(EdgeError):
     """The bus did not do as it was asked; the text is one line for a user."""
 
 
+class StopRequested(EdgeError):  # noqa: N818 - nothing went wrong
+    """Somebody, or the watchdog, wants the arm let down now; the text says who and why."""
+
+
 class JointReading(Protocol):
     """One measurement of every joint; arrays are (n_joints,) in the order of the arm profile."""
 
@@ -61,7 +65,7 @@ class JointIO(Protocol):
     """An armed arm, real or not."""
 
     def read(self) -> JointReading:
-        """Measure every joint; blocks for one bus cycle, raises JointIoError."""
+        """Measure every joint; blocks for one bus cycle, raises JointIoError or StopRequested."""
         ...
 
     def write(self, positions: np.ndarray) -> None:

@@ -20,7 +20,7 @@ from typing import Protocol
 import numpy as np
 
 from edge.chunks import ChunkBuffer
-from edge.joints import JointIO, JointIoError, JointReading
+from edge.joints import JointIO, JointIoError, JointReading, StopRequested
 from edge.profile import ArmProfile
 from edge.safety import Outcome, SafetyGate, TickAges
 from edge.tick_log import TickLog
@@ -100,6 +100,8 @@ class ControlLoop:
         soft_stop_error = None
         try:
             end = self._run(seconds, stop)
+        except StopRequested as request:
+            end = LoopEnd(END_STOP, str(request))
         finally:
             sys.setswitchinterval(switch_interval_s)
             gc.unfreeze()

@@ -6,31 +6,36 @@ followed the previous chunk meanwhile. Time in which the arm had nothing to foll
 because it stood still: on a machine slower than its chunks are long, each chunk starts at its
 beginning instead of arriving used up.
 
-The policy thread puts, the control thread asks; they share one reference that is replaced whole.
+Where a chunk takes over (the seam) the one before it fades out. A chunk whose first actions were
+held to what lay `ahead` (`edge.commitment`) agrees with it there, and the fading changes nothing.
+
+The policy thread puts, the control thread asks; they share one reference that is replaced whole,
+and each reads with arrays of its own.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Actions on the clock, and the chunk they replace."""
+    """Actions on the clock, and the chunks that fade out under them."""
 
     actions: np.ndarray  # (n_actions, n_joints) float64, arm frame
     start_s: float  # when action 0 is due
+    end_s: float  # when the last action is over, or the observation too old to be followed
     seam_s: float  # when this chunk takes over
     observed_s: float
     number: int
-    previous: Chunk | None
+    fading: tuple[Chunk, ...] = ()  # oldest first; more than one when chunks come faster than that
 
 
 class ChunkBuffer:
-    """Hold the newest chunk, and the one before it for as long as the seam is blended."""
+    """Hold the newest chunk, and those before it for as long as they fade out."""
 
     def __init__(
         self, n_joints: int, action_hz: float, blend_s: float, max_chunk_age_s: float
@@ -40,9 +45,8 @@ class ChunkBuffer:
         self._blend_s = blend_s
         self._max_chunk_age_s = max_chunk_age_s
         self._chunk: Chunk | None = None
-        self._goal = np.zeros(n_joints)
-        self._other = np.zeros(n_joints)
-        self._next = np.zeros(n_joints)
+        self._control_reader = _Reader(n_joints, action_hz, blend_s)
+        self._policy_reader = _Reader(n_joints, action_hz, blend_s)
         self.number_in_use = -1  # of the chunk that gave the last goal; -1 = none
         self.observed_s_in_use = math.nan  # when that chunk's observation was made
 
@@ -53,64 +57,97 @@ class ChunkBuffer:
                 f"chunk of shape {actions.shape}; (actions, {self._n_joints}) joints needed"
             )
         old = self._chunk
-        driven_until_s = observed_s if old is None else min(self._end_s(old), now_s)
-        moved_s = max(0.0, driven_until_s - observed_s)
+        driven_until_s = observed_s if old is None else min(old.end_s, now_s)
+        start_s = now_s - max(0.0, driven_until_s - observed_s)
+        played_out_s = start_s + len(actions) / self._action_hz
         chunk = Chunk(
             actions=np.array(actions, np.float64),
-            start_s=now_s - moved_s,
+            start_s=start_s,
+            end_s=min(played_out_s, observed_s + self._max_chunk_age_s),
             seam_s=now_s,
             observed_s=observed_s,
             number=0 if old is None else old.number + 1,
-            previous=None if old is None else _without_previous(old),
+            fading=() if old is None else self._fading(old, now_s),
         )
         self._chunk = chunk
         return chunk
 
     def goal_at(self, t_s: float) -> np.ndarray | None:
-        """Return the goal (n_joints,) for `t_s`, or None when no chunk covers that time.
+        """Return the goal (n_joints,) for `t_s`, or None when the newest chunk is over by then.
 
         Between two actions the goal is interpolated; the last one stands for one action period.
         The array is the buffer's own and is overwritten by the next call.
         """
         chunk = self._chunk
-        self.number_in_use = -1
-        self.observed_s_in_use = math.nan
-        if chunk is None or t_s - chunk.observed_s > self._max_chunk_age_s:
-            return None
-        if not self._sample(chunk, t_s, self._goal):
-            return None
-        self.number_in_use = chunk.number
-        self.observed_s_in_use = chunk.observed_s
-        since_seam_s = t_s - chunk.seam_s
-        old = chunk.previous
-        at_seam = old is not None and 0.0 <= since_seam_s < self._blend_s
-        if at_seam and self._sample(old, t_s, self._other):
-            weight = since_seam_s / self._blend_s
-            np.subtract(self._goal, self._other, out=self._goal)
-            np.multiply(self._goal, weight, out=self._goal)
-            np.add(self._goal, self._other, out=self._goal)
-        return self._goal
+        goal = None if chunk is None else self._control_reader.goal_at(chunk, t_s)
+        self.number_in_use = -1 if goal is None else chunk.number
+        self.observed_s_in_use = math.nan if goal is None else chunk.observed_s
+        return goal
+
+    def ahead(self, from_s: float, n_actions: int) -> np.ndarray:
+        """Return the goals for `from_s` + k / rate, (n, n_joints), as far as they are settled.
+
+        At most `n_actions`, and no more than a chunk has. Read with the policy thread's arrays:
+        only the thread that puts may ask.
+        """
+        chunk, goals = self._chunk, []
+        for place in range(0 if chunk is None else min(n_actions, len(chunk.actions))):
+            goal = self._policy_reader.goal_at(chunk, from_s + place / self._action_hz)
+            if goal is None:
+                break
+            goals.append(goal.copy())
+        return np.array(goals).reshape(len(goals), self._n_joints)
 
     def remaining_s(self, t_s: float) -> float:
         """Return for how long the newest chunk still has actions, 0 when it has none."""
         chunk = self._chunk
-        return 0.0 if chunk is None else max(0.0, self._end_s(chunk) - t_s)
+        return 0.0 if chunk is None else max(0.0, chunk.end_s - t_s)
 
-    def _end_s(self, chunk: Chunk) -> float:
-        played_out_s = chunk.start_s + len(chunk.actions) / self._action_hz
-        return min(played_out_s, chunk.observed_s + self._max_chunk_age_s)
+    def _fading(self, old: Chunk, now_s: float) -> tuple[Chunk, ...]:
+        """Return what fades out under the next chunk: `old`, and what still does under `old`."""
+        chunks = (*old.fading, replace(old, fading=()))
+        gone = sum(now_s >= newer.seam_s + self._blend_s for newer in chunks[1:])
+        return chunks[gone:]
 
-    def _sample(self, chunk: Chunk, t_s: float, out: np.ndarray) -> bool:
-        place = (t_s - chunk.start_s) * self._action_hz
-        if not 0.0 <= place < len(chunk.actions):
-            return False
-        first = int(place)
-        second = min(first + 1, len(chunk.actions) - 1)
-        np.subtract(chunk.actions[second], chunk.actions[first], out=self._next)
-        np.multiply(self._next, place - first, out=self._next)
-        np.add(chunk.actions[first], self._next, out=out)
+
+class _Reader:
+    """Read chunks at any time without allocating; one per thread."""
+
+    def __init__(self, n_joints: int, action_hz: float, blend_s: float) -> None:
+        self._action_hz = action_hz
+        self._blend_s = blend_s
+        self._goal = np.zeros(n_joints)
+        self._sampled = np.zeros(n_joints)
+        self._difference = np.zeros(n_joints)
+
+    def goal_at(self, chunk: Chunk, t_s: float) -> np.ndarray | None:
+        if t_s >= chunk.end_s:
+            return None
+        covered = False
+        for older in chunk.fading:
+            covered = self._lay_over(older, t_s, covered)
+        self._lay_over(chunk, t_s, covered)
+        return self._goal
+
+    def _lay_over(self, chunk: Chunk, t_s: float, covered: bool) -> bool:
+        """Move the goal towards this chunk as far as its seam is past; say whether there is one."""
+        if t_s >= chunk.end_s:
+            return covered
+        since_seam_s = t_s - chunk.seam_s
+        if not covered or since_seam_s >= self._blend_s:
+            self._sample(chunk, t_s, self._goal)
+        elif since_seam_s > 0.0:
+            self._sample(chunk, t_s, self._sampled)
+            np.subtract(self._sampled, self._goal, out=self._difference)
+            np.multiply(self._difference, since_seam_s / self._blend_s, out=self._difference)
+            np.add(self._goal, self._difference, out=self._goal)
         return True
 
-
-def _without_previous(chunk: Chunk) -> Chunk:
-    return Chunk(chunk.actions, chunk.start_s, chunk.seam_s, chunk.observed_s, chunk.number, None)
+    def _sample(self, chunk: Chunk, t_s: float, out: np.ndarray) -> None:
+        last = len(chunk.actions) - 1
+        place = max(0.0, (t_s - chunk.start_s) * self._action_hz)
+        first = min(int(place), last)
+        second = min(first + 1, last)
+        np.subtract(chunk.actions[second], chunk.actions[first], out=self._difference)
+        np.multiply(self._difference, place - first, out=self._difference)
+        np.add(chunk.actions[first], self._difference, out=out)

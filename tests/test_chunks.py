@@ -92,13 +92,65 @@ def test_seam_after_an_exhausted_chunk_takes_the_new_one_at_once():
     np.testing.assert_allclose(chunks.goal_at(2.05), 8.0)
 
 
-def test_old_chunks_are_not_kept_alive():
+def test_chunks_that_have_faded_out_are_not_kept_alive():
     chunks = buffer()
     for number in range(4):
         newest = chunks.put(ramp(0.0), observed_s=float(number), now_s=float(number))
     assert newest.number == 3
-    assert newest.previous.number == 2
-    assert newest.previous.previous is None
+    assert [chunk.number for chunk in newest.fading] == [2]
+    assert newest.fading[0].fading == ()
+
+
+def test_chunks_that_come_faster_than_they_fade_never_make_the_goal_step():
+    chunks = buffer(blend_s=0.4)
+    before = None
+    for tick in range(200):
+        t_s = tick * 0.01
+        if tick % 15 == 0:  # every 0.15 s, each 8 away from the last
+            newest = chunks.put(np.full((10, 2), 8.0 * (tick // 15 % 2)), t_s, t_s)
+        goal = chunks.goal_at(t_s).copy()
+        assert before is None or np.abs(goal - before).max() <= 8.0 * 0.01 / 0.4 * 3 + 1e-9
+        before = goal
+    assert len(newest.fading) == 3
+
+
+def test_measurement_read_just_before_a_chunk_came_is_answered_with_the_old_one():
+    chunks = buffer(blend_s=0.2)
+    chunks.put(np.zeros((10, 2)), observed_s=0.0, now_s=0.0)
+    chunks.put(np.full((10, 2), 8.0), observed_s=0.4, now_s=0.5)
+    np.testing.assert_allclose(chunks.goal_at(0.4999), 0.0)
+    first = buffer()
+    first.put(ramp(3.0), observed_s=0.0, now_s=0.5)
+    np.testing.assert_allclose(first.goal_at(0.4999), [3.0, -3.0])
+
+
+def test_ahead_is_what_the_arm_will_be_asked_one_action_period_apart():
+    chunks = buffer(blend_s=0.25)
+    chunks.put(ramp(0.0), observed_s=0.0, now_s=0.0)
+    chunks.put(ramp(50.0), observed_s=0.3, now_s=0.52)
+    for from_s in (0.52, 0.555, 0.9):
+        goals = chunks.ahead(from_s, 100)
+        times = from_s + np.arange(len(goals)) / HZ
+        np.testing.assert_allclose(goals, [chunks.goal_at(t_s).copy() for t_s in times])
+        assert chunks.goal_at(times[-1] + 1 / HZ) is None
+    assert len(chunks.ahead(0.6, 2)) == 2
+
+
+def test_nothing_is_ahead_without_a_chunk_or_after_its_end():
+    chunks = buffer()
+    assert chunks.ahead(0.0, 10).shape == (0, 2)
+    chunks.put(ramp(0.0), observed_s=5.0, now_s=5.0)
+    assert chunks.ahead(6.0, 10).shape == (0, 2)
+    assert len(chunks.ahead(4.9, 100)) == 10  # never more than the chunk has
+
+
+def test_asking_what_is_ahead_leaves_the_goal_of_the_control_thread_alone():
+    chunks = buffer()
+    chunks.put(ramp(0.0), observed_s=0.0, now_s=0.0)
+    goal = chunks.goal_at(0.2)
+    chunks.ahead(0.5, 10)
+    np.testing.assert_allclose(goal, [2.0, -2.0])
+    assert chunks.number_in_use == 0
 
 
 def test_buffer_keeps_its_own_copy_of_the_actions():

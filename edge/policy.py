@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,8 +22,9 @@ from edge.draft_window import Acceptance, FixedWindow, MeasuredWindow, Trust, Wi
 from edge.engines import Decoder, Expert, Vision
 from edge.errors import BundleError, ObservationError, shown
 from edge.images import ImagePatches, changed_cells, cut_image
-from edge.manifest import MAX_CAMERAS
+from edge.inpainting import HeldActions
 from edge.normalization import RobotTag, choose_tag
+from edge.observation import DepthMode, check_noise, check_observation, numbers
 from edge.onnx_engine import EngineSettings, open_engines
 from edge.pass_costs import PassCosts
 from edge.profile import MEASURED, load_profile
@@ -32,10 +33,7 @@ from edge.prompt import Prompt, clean_task, encode, is_text, robot_text, state_t
 if TYPE_CHECKING:
     from edge.profile import Profile
 
-DEPTH_MODES = ("off", "full", "incremental")
-DepthMode = Literal["off", "full", "incremental"]
 STAGES = ("preprocess", "vision", "prefill", "depth", "expert")
-_MAX_SIDE_PX = 8192
 _MAX_TASK_CHARACTERS = 4096
 _ONE_BY_ONE = FixedWindow(0)  # without codes to draft from, most guesses are wasted rows
 # Hits in _BELIEF_TRIALS, to be believed before any draft was checked: the last call's codes, cells
@@ -120,19 +118,26 @@ class Policy:
         norm_tag: str | None = None,
         depth: DepthMode = "off",
         noise: np.ndarray | None = None,
+        committed: np.ndarray | None = None,
+        committed_weights: np.ndarray | None = None,
     ) -> PolicyResult:
         """Predict a chunk of actions.
 
         `images` are (height, width, 3) uint8 RGB in camera order, `state` (dof,) in the
         checkpoint's joint frame, `noise` (1, horizon, max_action_dim) float32 makes the call
         repeatable. With `depth` "full" every cell is predicted, with "incremental" those that
-        changed since the last call with depth. Raises `ObservationError`.
+        changed since the last call with depth.
+
+        The first k returned actions are held to `committed`, (k, action_dim) in robot units and the
+        checkpoint's joint frame; with `committed_weights`, (k,), those below 1 are only drawn to
+        it. See `edge.inpainting`. Raises `ObservationError`.
         """
         clock = time.perf_counter
         marks = [clock()]
         tag = choose_tag(self.bundle.tags, norm_tag)
-        self._check(images, state, tag, depth)
+        check_observation(images, state, tag, depth, self._model.depth_cells)
         noise = self._noise(noise, tag)
+        held = self._held(committed, committed_weights, tag)
         pictures = [cut_image(image, self._model.image) for image in images]
         prompt = self._prompt(pictures, task, state, tag, depth != "off")
         span = self._span(images[0], depth) if depth != "off" else None
@@ -145,7 +150,7 @@ class Policy:
             settle(self._decoder, span, len(prompt.tokens))
             self._previous = (np.array(images[0]), span.codes)
         marks.append(clock())
-        actions = self._flow(prompt, span, tag, noise)
+        actions = self._flow(prompt, span, tag, noise, held)
         marks.append(clock())
         return PolicyResult(
             actions=actions,
@@ -221,7 +226,12 @@ class Policy:
             span.accept(logits)
 
     def _flow(
-        self, prompt: Prompt, span: DepthSpan | None, tag: RobotTag, noise: np.ndarray
+        self,
+        prompt: Prompt,
+        span: DepthSpan | None,
+        tag: RobotTag,
+        noise: np.ndarray,
+        held: HeldActions | None,
     ) -> np.ndarray:
         """Integrate the flow from noise to actions with Euler steps; (n_action_steps, dim)."""
         model, tokens = self._model, self._tokens
@@ -240,6 +250,8 @@ class Policy:
         step_size = np.float32(1 / model.flow_steps)
         for index in range(model.flow_steps):
             velocity = self._expert.step(actions, index)
+            if held is not None:
+                velocity = held.steer(velocity, actions, 1 - index / model.flow_steps)
             actions[..., padding] += step_size * velocity[..., padding]
         first = model.n_obs_steps - 1
         chunk = actions[0, first : first + tag.n_action_steps, : tag.action.dim]
@@ -249,41 +261,17 @@ class Policy:
         shape = (1, tag.action_horizon, self._model.max_action_dim)
         if noise is None:
             return self._random.standard_normal(shape, np.float32)
-        noise = _numbers(noise, "noise").astype(np.float32)
-        if noise.shape != shape or not np.all(np.isfinite(noise)):
-            raise ObservationError(
-                f"noise has shape {noise.shape}; finite numbers of shape {shape} are needed"
-            )
-        return noise
+        return check_noise(noise, shape)
 
-    def _check(
-        self, images: Sequence[np.ndarray], state: np.ndarray, tag: RobotTag, depth: str
-    ) -> None:
-        if depth not in DEPTH_MODES:
-            raise ObservationError(f"depth is {depth!r}; choose {', '.join(DEPTH_MODES)}")
-        if depth != "off" and not self._model.depth_cells:
-            raise ObservationError("this checkpoint has no depth tokens; use depth='off'")
-        wanted = str(len(tag.cameras)) if tag.cameras else f"1 to {MAX_CAMERAS}"
-        fits = 0 < len(images) <= MAX_CAMERAS and len(images) == (len(tag.cameras) or len(images))
-        if not fits:
-            names = f" ({', '.join(tag.cameras[:MAX_CAMERAS])})" if tag.cameras else ""
-            raise ObservationError(
-                f"{len(images)} images given; norm_tag {tag.name!r} needs {wanted}{names}"
-            )
-        for number, image in enumerate(images):
-            check_image(image, f"image {number}")
-        state = _numbers(state, "state")
-        if state.shape != (tag.state.dim,):
-            raise ObservationError(
-                f"state has shape {state.shape}; norm_tag {tag.name!r} needs ({tag.state.dim},)"
-            )
-        finite = np.abs(state) <= np.finfo(np.float32).max  # NaN is not
-        if not finite.all():
-            joint = int(np.argmin(finite))
-            raise ObservationError(
-                f"state[{joint}] is {state[joint]}; every joint position must be finite: check the "
-                "arm's readings"
-            )
+    def _held(
+        self, committed: np.ndarray | None, weights: np.ndarray | None, tag: RobotTag
+    ) -> HeldActions | None:
+        if committed is None:
+            if weights is not None:
+                raise ObservationError("committed_weights without committed; give both or neither")
+            return None
+        weights = None if weights is None else numbers(weights, "committed_weights")
+        return HeldActions(numbers(committed, "committed"), weights, tag, self._model.n_obs_steps)
 
 
 def _belief(draft_hits: float) -> Trust:
@@ -292,25 +280,3 @@ def _belief(draft_hits: float) -> Trust:
         Acceptance(_MODEL_HITS, _BELIEF_TRIALS),
     )
     return Trust(drafts, guesses)
-
-
-def check_image(image: np.ndarray, name: str) -> None:
-    """Raise `ObservationError` unless `image` is (height, width, 3) uint8 of a sensible size."""
-    shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", None)
-    fits = isinstance(image, np.ndarray) and dtype == np.uint8 and len(shape) == 3 and shape[2] == 3
-    if not fits or not all(1 < side <= _MAX_SIDE_PX for side in shape[:2]):
-        raise ObservationError(
-            f"{name} is {dtype} {shape}; (height, width, 3) uint8 RGB with sides of 2 to "
-            f"{_MAX_SIDE_PX} pixels is needed"
-        )
-
-
-def _numbers(values: object, name: str) -> np.ndarray:
-    """Take an array of real numbers as float64; `ObservationError` for anything else."""
-    try:
-        array = np.asarray(values)
-    except (ValueError, TypeError):  # lists of different lengths
-        array = np.empty(0, object)
-    if array.dtype.kind not in "fiu":
-        raise ObservationError(f"{name} is {shown(values)}; an array of numbers is needed")
-    return array.astype(np.float64)

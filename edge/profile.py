@@ -125,6 +125,14 @@ class ArmingLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class RealTimeChunking:
+    """How a new chunk is made to go on from the one that the arm follows; see `edge.commitment`."""
+
+    hold_committed: bool
+    soft_tail_s: float  # after the held actions, how long the old chunk still draws the new one
+
+
+@dataclass(frozen=True, slots=True)
 class ArmProfile:
     """Joints in bus order, rates, and the frame in which the checkpoint speaks of them."""
 
@@ -132,6 +140,7 @@ class ArmProfile:
     control_hz: float
     action_hz: float
     seam_blend_s: float
+    real_time_chunking: RealTimeChunking
     signs: tuple[float, ...]
     offsets_deg: tuple[float, ...]
     safety: SafetyTimes
@@ -238,6 +247,7 @@ def _arm(section: Section) -> ArmProfile:
     control_hz = section.number("control_hz", 1.0, 200.0)
     action_hz = section.number("action_hz", 1.0, 200.0)
     seam_blend_s = section.number("seam_blend_s", 0.0, 1.0)
+    real_time_chunking = _real_time_chunking(section.child("real_time_chunking"))
     safety = _safety_times(section.child("safety"))
     watchdog = _watchdog(section.child("watchdog"), control_hz)
     arming = _arming(section.child("arming"))
@@ -261,6 +271,7 @@ def _arm(section: Section) -> ArmProfile:
         control_hz=control_hz,
         action_hz=action_hz,
         seam_blend_s=seam_blend_s,
+        real_time_chunking=real_time_chunking,
         signs=signs,
         offsets_deg=offsets_deg,
         safety=safety,
@@ -268,6 +279,15 @@ def _arm(section: Section) -> ArmProfile:
         arming=arming,
         joints=joints,
     )
+
+
+def _real_time_chunking(section: Section) -> RealTimeChunking:
+    chunking = RealTimeChunking(
+        hold_committed=section.boolean("hold_committed"),
+        soft_tail_s=section.number("soft_tail_s", 0.0, 5.0),
+    )
+    section.finish()
+    return chunking
 
 
 def _safety_times(section: Section) -> SafetyTimes:

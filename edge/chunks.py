@@ -6,8 +6,8 @@ followed the previous chunk meanwhile. Time in which the arm had nothing to foll
 because it stood still: on a machine slower than its chunks are long, each chunk starts at its
 beginning instead of arriving used up.
 
-Where a chunk takes over (the seam) the one before it fades out. A chunk whose first actions were
-held to what lay `ahead` (`edge.commitment`) agrees with it there, and the fading changes nothing.
+Where a chunk takes over (the seam) the one before it fades out, unless both ask for the same there,
+as they do when the new one's first actions were held to what lay `ahead` (`edge.commitment`).
 
 The policy thread puts, the control thread asks; they share one reference that is replaced whole,
 and each reads with arrays of its own.
@@ -20,6 +20,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+# Chunks that differ by less at their seam, in degrees or percent, need no fading: a servo's step is
+# 0.09 degrees.
+SAME_GOAL = 0.01
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -31,7 +35,7 @@ class Chunk:
     seam_s: float  # when this chunk takes over
     observed_s: float
     number: int
-    fading: tuple[Chunk, ...] = ()  # oldest first; more than one when chunks come faster than that
+    fading: tuple[Chunk, ...] = ()  # oldest first; several when chunks come faster than they fade
 
 
 class ChunkBuffer:
@@ -67,8 +71,9 @@ class ChunkBuffer:
             seam_s=now_s,
             observed_s=observed_s,
             number=0 if old is None else old.number + 1,
-            fading=() if old is None else self._fading(old, now_s),
         )
+        if old is not None and now_s < old.end_s:
+            chunk = self._over(old, chunk)
         self._chunk = chunk
         return chunk
 
@@ -79,10 +84,13 @@ class ChunkBuffer:
         The array is the buffer's own and is overwritten by the next call.
         """
         chunk = self._chunk
-        goal = None if chunk is None else self._control_reader.goal_at(chunk, t_s)
-        self.number_in_use = -1 if goal is None else chunk.number
-        self.observed_s_in_use = math.nan if goal is None else chunk.observed_s
-        return goal
+        if chunk is None or t_s >= chunk.end_s:
+            self.number_in_use = -1
+            self.observed_s_in_use = math.nan
+            return None
+        self.number_in_use = chunk.number
+        self.observed_s_in_use = chunk.observed_s
+        return self._control_reader.goal_at(chunk, t_s)
 
     def ahead(self, from_s: float, n_actions: int) -> np.ndarray:
         """Return the goals for `from_s` + k / rate, (n, n_joints), as far as they are settled.
@@ -92,10 +100,10 @@ class ChunkBuffer:
         """
         chunk, goals = self._chunk, []
         for place in range(0 if chunk is None else min(n_actions, len(chunk.actions))):
-            goal = self._policy_reader.goal_at(chunk, from_s + place / self._action_hz)
-            if goal is None:
+            t_s = from_s + place / self._action_hz
+            if t_s >= chunk.end_s:
                 break
-            goals.append(goal.copy())
+            goals.append(self._policy_reader.goal_at(chunk, t_s).copy())
         return np.array(goals).reshape(len(goals), self._n_joints)
 
     def remaining_s(self, t_s: float) -> float:
@@ -103,11 +111,18 @@ class ChunkBuffer:
         chunk = self._chunk
         return 0.0 if chunk is None else max(0.0, chunk.end_s - t_s)
 
-    def _fading(self, old: Chunk, now_s: float) -> tuple[Chunk, ...]:
-        """Return what fades out under the next chunk: `old`, and what still does under `old`."""
+    def _over(self, old: Chunk, chunk: Chunk) -> Chunk:
+        """Let the chunk that the arm follows, and what fades out under it, fade out under `chunk`.
+
+        One that agrees with it at the seam takes over at once, and so does one after a broken goal.
+        """
+        goal = self._policy_reader.goal_at(old, chunk.seam_s).copy()
+        difference = np.abs(self._policy_reader.goal_at(chunk, chunk.seam_s) - goal)
+        if np.all(difference <= SAME_GOAL) or not np.all(np.isfinite(goal)):
+            return chunk
         chunks = (*old.fading, replace(old, fading=()))
-        gone = sum(now_s >= newer.seam_s + self._blend_s for newer in chunks[1:])
-        return chunks[gone:]
+        gone = sum(chunk.seam_s >= newer.seam_s + self._blend_s for newer in chunks[1:])
+        return replace(chunk, fading=chunks[gone:])
 
 
 class _Reader:
@@ -120,34 +135,32 @@ class _Reader:
         self._sampled = np.zeros(n_joints)
         self._difference = np.zeros(n_joints)
 
-    def goal_at(self, chunk: Chunk, t_s: float) -> np.ndarray | None:
-        if t_s >= chunk.end_s:
-            return None
-        covered = False
-        for older in chunk.fading:
-            covered = self._lay_over(older, t_s, covered)
-        self._lay_over(chunk, t_s, covered)
+    def goal_at(self, chunk: Chunk, t_s: float) -> np.ndarray:
+        """Return what a chunk and those under it ask for; before and after its time, its ends."""
+        if not chunk.fading:
+            return self._sample(chunk, t_s, self._goal)
+        self._sample(chunk.fading[0], t_s, self._goal)
+        for newer in chunk.fading[1:]:
+            self._lay_over(newer, t_s)
+        self._lay_over(chunk, t_s)
         return self._goal
 
-    def _lay_over(self, chunk: Chunk, t_s: float, covered: bool) -> bool:
-        """Move the goal towards this chunk as far as its seam is past; say whether there is one."""
-        if t_s >= chunk.end_s:
-            return covered
+    def _lay_over(self, chunk: Chunk, t_s: float) -> None:
+        """Move the goal towards what this chunk asks for, as far as its seam is past."""
         since_seam_s = t_s - chunk.seam_s
-        if not covered or since_seam_s >= self._blend_s:
+        if since_seam_s >= self._blend_s:
             self._sample(chunk, t_s, self._goal)
         elif since_seam_s > 0.0:
             self._sample(chunk, t_s, self._sampled)
             np.subtract(self._sampled, self._goal, out=self._difference)
             np.multiply(self._difference, since_seam_s / self._blend_s, out=self._difference)
             np.add(self._goal, self._difference, out=self._goal)
-        return True
 
-    def _sample(self, chunk: Chunk, t_s: float, out: np.ndarray) -> None:
+    def _sample(self, chunk: Chunk, t_s: float, out: np.ndarray) -> np.ndarray:
         last = len(chunk.actions) - 1
-        place = max(0.0, (t_s - chunk.start_s) * self._action_hz)
+        place = min(max(0.0, (t_s - chunk.start_s) * self._action_hz), last)
         first = min(int(place), last)
         second = min(first + 1, last)
         np.subtract(chunk.actions[second], chunk.actions[first], out=self._difference)
         np.multiply(self._difference, place - first, out=self._difference)
-        np.add(chunk.actions[first], self._difference, out=out)
+        return np.add(chunk.actions[first], self._difference, out=out)

@@ -2,8 +2,9 @@
 
 The control thread leaves each measurement in a slot and never waits. This thread takes what is
 newest when it is ready, converts joint frames (the only place that does), and puts the chunk into
-the buffer. It calls no policy on stale pictures, and when a call fails it ends with the fault in
-`fault`, which the loop turns into a hold and a soft stop.
+the buffer. Each call is told what the arm will have done by the time it is ready, so that its chunk
+goes on from there (`edge.commitment`). It calls no policy on stale pictures, and when a call fails
+it ends with the fault in `fault`, which the loop turns into a hold and a soft stop.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 
 from edge.camera import Camera, Frame, stale_camera
 from edge.chunks import ChunkBuffer
+from edge.commitment import Commitment, Commitments
 from edge.errors import EdgeError
 from edge.joint_frame import JointFrame
 from edge.profile import Profile
@@ -50,6 +52,9 @@ class ActingPolicy(Protocol):
         state: np.ndarray,
         norm_tag: str | None = None,
         depth: str = "off",
+        *,
+        committed: np.ndarray | None = None,
+        committed_weights: np.ndarray | None = None,
     ) -> ActResult:
         """Predict one chunk of actions in the checkpoint's joint frame."""
         ...
@@ -85,6 +90,8 @@ class PolicyCall:
     depth_codes: np.ndarray | None
     chunk_start_s: float
     n_actions: int
+    n_held: int  # first actions that were held to what the arm did during the call
+    foreseen_s: float  # how long this call was expected to take; 0 = nothing to go by
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +119,7 @@ class PolicyThread:
         self._profile = profile
         self._frame = JointFrame(profile.arm.signs, profile.arm.offsets_deg)
         self._chunks = chunks
+        self._commitments = Commitments(chunks, profile.arm)
         self._request = request
         self._clock = clock
         self._state: tuple[np.ndarray, float] | None = None
@@ -148,7 +156,7 @@ class PolicyThread:
         if inputs is None:
             return self.trouble
         try:
-            self._act(inputs)
+            self._act(inputs, None)
         except EdgeError:
             raise
         except Exception as error:  # noqa: BLE001 - not to continue: the caller ends the run
@@ -165,8 +173,11 @@ class PolicyThread:
         inputs = self._inputs()
         if inputs is None:
             return False
-        result = self._act(inputs)
+        foreseen_s = self._commitments.foreseen_s
+        commitment = self._commitments.at(inputs.measured_s, inputs.taken_s)
+        result = self._act(inputs, commitment)
         ended_s = self._clock()
+        self._commitments.note(ended_s - inputs.taken_s)
         actions = self._frame.arm_from_model(np.asarray(result.actions, np.float64))
         chunk = self._chunks.put(actions, inputs.measured_s, ended_s)
         codes = result.depth_codes
@@ -185,6 +196,8 @@ class PolicyThread:
                 depth_codes=None if codes is None else np.array(codes),
                 chunk_start_s=chunk.start_s,
                 n_actions=len(chunk.actions),
+                n_held=0 if commitment is None else commitment.n_held,
+                foreseen_s=foreseen_s,
             )
         )
         self.n_calls += 1
@@ -202,13 +215,19 @@ class PolicyThread:
         fresh = tuple(frame for frame in frames if frame is not None)
         return None if self.trouble else _Inputs(fresh, state[0], state[1], now_s)
 
-    def _act(self, inputs: _Inputs) -> ActResult:
+    def _act(self, inputs: _Inputs, commitment: Commitment | None) -> ActResult:
+        committed = weights = None
+        if commitment is not None:
+            committed = self._frame.model_from_arm(commitment.actions)
+            weights = commitment.weights
         return self._policy.act(
             [frame.image for frame in inputs.frames],
             self._request.task,
             self._frame.model_from_arm(inputs.positions),
             norm_tag=self._request.norm_tag,
             depth=self._request.depth,
+            committed=committed,
+            committed_weights=weights,
         )
 
     def _stale_input(

@@ -30,9 +30,11 @@ class FakePolicy:
     def __init__(self, answer):
         self.answer = answer
         self.asked = []
+        self.committed = []
 
-    def act(self, images, task, state, norm_tag=None, depth="off"):
+    def act(self, images, task, state, norm_tag, depth, *, committed, committed_weights):
         self.asked.append((images, task, state, norm_tag, depth))
+        self.committed.append((committed, committed_weights))
         return self.answer()
 
     def reset(self):
@@ -207,6 +209,38 @@ def test_model_slower_than_its_chunks_looks_again_when_the_arm_stands_still(call
     if call_s >= 1.0:
         assert rig.chunks.goal_at(next_s - 1e-6) is not None
         assert rig.chunks.goal_at(next_s + 1e-6) is None
+
+
+def test_call_is_told_what_the_arm_does_until_it_is_ready_in_the_policys_frame():
+    rig = Rig(still)
+    rig.thread.observe(ARM_STATE, 100.0)
+    rig.thread.call_once()
+    assert rig.policy.committed == [(None, None)]  # nothing moves yet
+    plan = ARM_STATE + np.arange(30)[:, None]
+    rig.chunks.put(plan, 100.0, 100.0)
+    rig.now_s = 100.2
+    rig.thread.observe(ARM_STATE, 100.15)
+    rig.thread.call_once()
+    committed, weights = rig.policy.committed[1]
+    moved = np.array([4.5, -4.5, 4.5, 4.5, 4.5, 4.5])  # at 30 actions a second, 1 each
+    np.testing.assert_allclose(committed[0], MODEL_STATE + moved, atol=1e-6)
+    assert len(committed) == len(weights)
+    # 0.05 s since the observation, none for a call: between actions 1 and 2.
+    assert (rig.thread.calls[1].n_held, rig.thread.calls[1].foreseen_s) == (3, 0.0)
+
+
+def test_warm_up_and_a_standing_arm_commit_to_nothing():
+    rig = Rig(still)
+    rig.thread.observe(ARM_STATE, 100.0)
+    rig.thread.warm_up()
+    rig.thread.call_once()
+    rig.now_s = 102.0  # the chunk lasted 1 s
+    for camera in rig.cameras:
+        camera.frame = Frame(camera.frame.image, 102.0, 6)
+    rig.thread.observe(ARM_STATE, 102.0)
+    rig.thread.call_once()
+    assert [committed for committed, _ in rig.policy.committed] == [None] * 3
+    assert [call.n_held for call in rig.thread.calls] == [0, 0]
 
 
 def _wait_for(condition, deadline_s=10.0):

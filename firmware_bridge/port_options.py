@@ -18,14 +18,16 @@ class UserError(Exception):
     """Something the user can put right; printed as one line, exit 2."""
 
 
-def add_port_options(parser: argparse.ArgumentParser) -> None:
+def add_port_options(
+    parser: argparse.ArgumentParser, baud_rate: int | None = DEFAULT_BAUD_RATE
+) -> None:
     """Add the options that say how to speak to the servos, all but the port itself."""
     parser.add_argument(
         "--baud-rate",
         type=int,
-        default=DEFAULT_BAUD_RATE,
+        default=baud_rate,
         metavar="BAUD",
-        help="default %(default)s",
+        help=f"default {baud_rate or 'every rate servos know'}",
     )
     parser.add_argument(
         "--reply-timeout-ms",

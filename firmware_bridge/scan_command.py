@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from serial.tools import list_ports
-
-from firmware_bridge import registers
 from firmware_bridge.bus import Bus
+from firmware_bridge.console import Console, Terminal
 from firmware_bridge.errors import BusError
+from firmware_bridge.line_probe import count_replies, echoes
 from firmware_bridge.packets import MAX_SERVO_ID
 from firmware_bridge.port_options import UserError, add_ids_option, add_port_options, open_bus
+from firmware_bridge.servo_survey import (
+    ServoIdentity,
+    answering_ids,
+    buses_at_other_rates,
+    read_identity,
+)
 from firmware_bridge.soft_stop import status_text
+from firmware_bridge.transport import DEFAULT_BAUD_RATE
+from firmware_bridge.usb_ports import UsbPort, usb_ports
 
 SCAN_IDS = tuple(range(1, 21))
-# USB vendors of servo adapters: QinHeng (CH340, CH343, CH9102), FTDI, Silicon Labs.
-ADAPTER_VENDORS = frozenset((0x1A86, 0x0403, 0x10C4))
+# Enough to see two servos talk over each other, whose positions are never equal for long.
+PROBES = 8
+ECHO_TEXT = (
+    "the adapter returns every byte sent; set its jumper to USB (B on Waveshare's), or give --echo "
+    "to every command"
+)
 
 
 def add_parser(commands: Any) -> None:
@@ -24,70 +37,116 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "scan",
         help="list ports, and the servos that answer",
+        description="List USB serial ports and the servos on them. When none answers at "
+        f"{DEFAULT_BAUD_RATE} baud, the other rates servos know are tried as well.",
         epilog="example: molmoact-arm scan --port /dev/ttyACM0 --ids 1-20",
     )
     parser.add_argument("--port", help="look at this port only")
     add_ids_option(parser, SCAN_IDS)
-    add_port_options(parser)
+    add_port_options(parser, baud_rate=None)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what is there; return 0. Raises UserError when there is nothing."""
+    console = Terminal()
+
+    def scan(port: str) -> int:
+        return scan_port(
+            console,
+            lambda baud_rate: open_bus(port, arguments, baud_rate),
+            arguments.ids,
+            arguments.baud_rate,
+            echo=arguments.echo,
+        )
+
     if arguments.port:
-        if not _scan_port(arguments.port, arguments):
-            ids = arguments.ids
-            raise UserError(
-                f"{arguments.port}: no servo of ids {ids[0]}-{ids[-1]} answered at "
-                f"{arguments.baud_rate} baud; check power and cabling, "
-                f"or try --ids 1-{MAX_SERVO_ID}"
-            )
+        if not scan(arguments.port):
+            raise UserError(f"{arguments.port}: {_nothing(arguments)}")
         return 0
-    ports = [port for port in list_ports.comports() if port.vid is not None]
-    if not ports:
-        raise UserError("no USB serial port found; plug the arm's adapter in, or give --port")
-    for port in ports:
-        print(f"{port.device}  {port.vid:04x}:{port.pid:04x}  {port.description}")
-        if port.vid not in ADAPTER_VENDORS:
-            print("  not a known servo adapter; give --port to ask it all the same")
-            continue
-        try:
-            if not _scan_port(port.device, arguments):
-                print("  no servo answered")
-        except BusError as error:
-            print(f"  {error}")
-    return 0
+    return _scan_all(console, usb_ports(), scan)
 
 
-def _scan_port(port: str, arguments: argparse.Namespace) -> int:
-    """Print a line for every servo that answers and return how many did."""
-    bus = open_bus(port, arguments)
-    found = 0
+def scan_port(
+    console: Console,
+    open_at: Callable[[int], Bus],
+    servo_ids: Sequence[int],
+    baud_rate: int | None,
+    *,
+    echo: bool = False,
+    clock: Callable[[], float] = time.monotonic,
+) -> int:
+    """Print a line for every servo that answers and return how many did.
+
+    `baud_rate` None means 1 Mbit/s, and every other rate when nobody answers there. Raises
+    UserError for an adapter that echoes although `echo` does not say so.
+    """
+    bus = open_at(baud_rate or DEFAULT_BAUD_RATE)
     try:
-        for servo_id in arguments.ids:
-            try:
-                bus.ping(servo_id, tries=1)
-            except BusError:
-                continue
-            found += 1
-            try:
-                print(_servo_line(bus, servo_id))
-            except BusError as error:
-                print(f"  id {servo_id}: answered a ping, then failed: {error}")
+        if not echo and echoes(bus.transport, clock):
+            raise UserError(ECHO_TEXT)
+        found = _report(console, bus, servo_ids, clock)
     finally:
         bus.close()
+    if found or baud_rate:
+        return found
+    for other in buses_at_other_rates(open_at, DEFAULT_BAUD_RATE):
+        here = _report(console, other, servo_ids, clock)
+        if here:
+            console.say(
+                f"  these answer at {other.transport.baud_rate} baud, the arm needs "
+                f"{DEFAULT_BAUD_RATE}: run 'molmoact-arm setup'"
+            )
+        found += here
     return found
 
 
-def _servo_line(bus: Bus, servo_id: int) -> str:
-    model = bus.read(servo_id, registers.MODEL_NUMBER)
-    major = bus.read(servo_id, registers.FIRMWARE_MAJOR_VERSION)
-    minor = bus.read(servo_id, registers.FIRMWARE_MINOR_VERSION)
-    supply_v = bus.read(servo_id, registers.PRESENT_VOLTAGE) / 10.0
-    temperature_c = bus.read(servo_id, registers.PRESENT_TEMPERATURE)
-    name = "sts3215" if model == registers.STS3215_MODEL_NUMBER else "unknown"
-    bits = bus.status_bits[servo_id]
+def _scan_all(console: Console, ports: Sequence[UsbPort], scan: Callable[[str], int]) -> int:
+    if not ports:
+        raise UserError("no USB serial port found; plug the arm's adapter in, or give --port")
+    for port in ports:
+        console.say(port.line)
+        if not port.is_adapter:
+            console.say("  not a known servo adapter; give --port to ask it all the same")
+            continue
+        try:
+            if not scan(port.device):
+                console.say("  no servo answered; check power and cabling")
+        except BusError as error:
+            console.say(f"  {error}")
+    return 0
+
+
+def _report(
+    console: Console, bus: Bus, servo_ids: Sequence[int], clock: Callable[[], float]
+) -> int:
+    ids = answering_ids(bus.transport, servo_ids, clock)
+    for servo_id in ids:
+        try:
+            console.say(_line(read_identity(bus, servo_id)))
+        except BusError as error:
+            console.say(f"  id {servo_id}: answered a ping, then failed: {error}")
+        replies = count_replies(bus.transport, servo_id, PROBES, clock)
+        if replies.bad:
+            console.say(
+                f"  id {servo_id}: {replies.bad} of {PROBES} replies lost or damaged; two servos "
+                "may share this id (unplug all but one), or a plug is loose"
+            )
+    return len(ids)
+
+
+def _line(servo: ServoIdentity) -> str:
     return (
-        f"  id {servo_id:<3} model {model} ({name})  firmware {major}.{minor}  {supply_v:.1f} V  "
-        f"{temperature_c} C  {status_text(bits) if bits else 'ok'}"
+        f"  id {servo.servo_id:<3} model {servo.model} ({servo.model_name})  "
+        f"firmware {servo.firmware}  {servo.build} build  {servo.supply_v:.1f} V  "
+        f"{servo.temperature_c} C  {status_text(servo.status) if servo.status else 'ok'}"
+    )
+
+
+def _nothing(arguments: argparse.Namespace) -> str:
+    ids = arguments.ids
+    rate = f"at {arguments.baud_rate} baud" if arguments.baud_rate else "at any baud rate"
+    return (
+        f"no servo of ids {ids[0]}-{ids[-1]} answered {rate}; check power and cabling, "
+        f"or try --ids 1-{MAX_SERVO_ID}"
     )

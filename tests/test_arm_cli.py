@@ -41,7 +41,7 @@ def test_scan_lists_every_servo(emulator, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 6
     words = " ".join(lines[0].split())
-    assert words == "id 1 model 777 (sts3215) firmware 3.10 12.0 V 24 C ok"
+    assert words == "id 1 model 777 (sts3215) firmware 3.10 12 V build 12.0 V 24 C ok"
 
 
 def test_scan_at_the_wrong_rate_finds_nothing(emulator, capsys):

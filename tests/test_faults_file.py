@@ -7,9 +7,8 @@ from firmware_bridge.emulator.faults import (
     FaultsError,
     ReplyFault,
     ServoFaults,
-    faults_from_mapping,
-    load_faults,
 )
+from firmware_bridge.emulator.faults_file import faults_from_mapping, load_faults
 
 FULL = """
 seed: 7

@@ -1,9 +1,10 @@
 """What the emulated servos hold before anybody writes to them: an SO-101 follower as LeRobot
-leaves it, on 12 V.
+leaves it, on 12 V or of the 7.4 V build.
 
 Register values are the STS3215 memory table's defaults, with what LeRobot writes to a follower when
 it connects (P 16, D 32, I 0, return delay 0, a gentler gripper). Position limits are the joint
 ranges of the SO-101's MJCF, centred on tick 2048, so that LeRobot's degrees equal plant degrees.
+Voltage and current limits of the two builds are from dumps of real arms.
 """
 
 from __future__ import annotations
@@ -24,32 +25,45 @@ POSITION_LIMITS_TICKS = {
     6: (1934, 3186),
 }
 
-_EEPROM: dict[Register, int] = {
+# What the arm is run on: 12 V, or 5 V as the kits of the 7.4 V build are.
+SUPPLY_V = {"12v": 12.0, "7.4v": 5.0}
+
+_VERSION: dict[Register, int] = {
     registers.FIRMWARE_MAJOR_VERSION: 3,
     registers.FIRMWARE_MINOR_VERSION: 10,
     registers.MODEL_NUMBER: registers.STS3215_MODEL_NUMBER,
+}
+_FACTORY: dict[Register, int] = {
+    registers.BAUD_RATE: 0,
+    registers.RETURN_DELAY_TIME: 0,
     registers.RESPONSE_STATUS_LEVEL: 1,
+    registers.MIN_POSITION_LIMIT: 0,
     registers.MAX_POSITION_LIMIT: registers.TICKS_PER_TURN - 1,
     registers.MAX_TEMPERATURE_LIMIT: 70,
-    registers.MAX_VOLTAGE_LIMIT: 140,
     registers.MIN_VOLTAGE_LIMIT: 40,
     registers.MAX_TORQUE_LIMIT: 1000,
     registers.PHASE: 12,
     registers.UNLOADING_CONDITION: 44,
     registers.LED_ALARM_CONDITION: 47,
-    registers.P_COEFFICIENT: 16,
+    registers.P_COEFFICIENT: 32,
     registers.D_COEFFICIENT: 32,
+    registers.I_COEFFICIENT: 0,
     registers.MINIMUM_STARTUP_FORCE: 16,
     registers.CW_DEAD_ZONE: 1,
     registers.CCW_DEAD_ZONE: 1,
-    registers.PROTECTION_CURRENT: 310,
     registers.ANGULAR_RESOLUTION: 1,
+    registers.HOMING_OFFSET: 0,
+    registers.OPERATING_MODE: 0,
     registers.PROTECTIVE_TORQUE: 20,
     registers.PROTECTION_TIME: 200,
     registers.OVERLOAD_TORQUE: 80,
     registers.VELOCITY_P_COEFFICIENT: 10,
     registers.OVER_CURRENT_PROTECTION_TIME: 200,
     registers.VELOCITY_I_COEFFICIENT: 200,
+}
+_BUILDS: dict[str, dict[Register, int]] = {
+    "12v": {registers.MAX_VOLTAGE_LIMIT: 140, registers.PROTECTION_CURRENT: 310},
+    "7.4v": {registers.MAX_VOLTAGE_LIMIT: 80, registers.PROTECTION_CURRENT: 500},
 }
 _GRIPPER: dict[Register, int] = {
     registers.MAX_TORQUE_LIMIT: 500,
@@ -58,9 +72,14 @@ _GRIPPER: dict[Register, int] = {
 }
 
 
-def eeprom_values(servo_id: int) -> dict[Register, int]:
+def factory_values(build: str) -> dict[Register, int]:
+    """Return what the EEPROM of a new servo of a `build` holds, without its id."""
+    return {**_FACTORY, **_BUILDS[build]}
+
+
+def eeprom_values(servo_id: int, build: str = "12v") -> dict[Register, int]:
     """Return what the EEPROM of one servo of the emulated arm holds, register by register."""
-    values = dict(_EEPROM)
+    values = {**_VERSION, **factory_values(build), registers.P_COEFFICIENT: 16}
     values[registers.ID] = servo_id
     if servo_id == GRIPPER_ID:
         values.update(_GRIPPER)

@@ -1,60 +1,62 @@
-"""One emulated STS3215: its register file and what its firmware does with it.
+"""One emulated STS3215: what its firmware does with its registers.
 
 The registers follow the STS3215 memory table; the behaviour behind them (torque on by a goal write,
-limits applied to the target but not to the register, the overload latch) was reported by users of
-firmware 3.10. The motor law is in `drive.py`.
+limits applied to the target but not to the register, the overload latch, no homing offset in the
+velocity mode) was reported by users of firmware 3.10. The motor law is in `drive.py`.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from firmware_bridge import registers
-from firmware_bridge.emulator.defaults import CENTRE_TICK, eeprom_values
-from firmware_bridge.emulator.drive import Drive, DriveSettings, target_ticks
-from firmware_bridge.packets import MAX_SERVO_ID, StatusBit
-from firmware_bridge.registers import TICKS_PER_TURN, Access, Register
+from firmware_bridge.emulator.defaults import CENTRE_TICK, eeprom_values, factory_values
+from firmware_bridge.emulator.drive import Drive, Torque
+from firmware_bridge.emulator.drive_settings import (
+    DriveSettings,
+    Mode,
+    Phase,
+    settings_from_registers,
+    speed_unit_ticks_s,
+    target_ticks,
+)
+from firmware_bridge.emulator.faults import REGISTERS, Faults, ServoFaults
+from firmware_bridge.emulator.register_file import RegisterFile
+from firmware_bridge.packets import StatusBit
+from firmware_bridge.registers import TICKS_PER_TURN, Register
 
-MEMORY_BYTES = 96
-# Torque_Enable values beside 0 (off) and 1 (on); 2 damps, which an unpowered motor does as well.
 RECENTRE = 128
 MOVING_TICKS_S = 10
-
-_READ_ONLY_ADDRESSES = frozenset(
-    address
-    for entry in registers.CONTROL_TABLE
-    if entry.access is Access.READ_ONLY
-    for address in range(entry.address, entry.address + entry.size)
-)
-
-
-@dataclass(frozen=True, slots=True)
-class ServoOptions:
-    """Behaviour on which reports disagree, and faults a servo starts with."""
-
-    goal_write_clears_overload: bool = True
-    torque_on_runs_to_stale_goal: bool = False
-    initial_status_bits: int = 0
+# How long `moving` stays 0 after a goal; a user who polled it at once got "done".
+MOVING_DELAY_S = 0.005
+TICKS_PER_DEG = TICKS_PER_TURN / 360.0
+MAX_POSITION = 0x7FFF
+MAX_OFFSET = (1 << registers.HOMING_OFFSET.sign_bit) - 1
+# What Baud_Rate 5, 6 and 7 mean: the vendor's headers, and LeRobot's table.
+SLOW_BAUD_RATES = {"vendor": (76_800, 57_600, 38_400), "lerobot": (57_600, 38_400, 19_200)}
+_VOLTAGE = int(StatusBit.VOLTAGE)
+_LATCHES = int(StatusBit.OVERLOAD | StatusBit.CURRENT)
 
 
 class EmulatedServo:
-    """Answers reads and writes of one servo and turns its goal into motor duty."""
+    """Answers reads and writes of one servo and turns its goal into motor duty.
 
-    def __init__(self, servo_id: int, options: ServoOptions | None = None) -> None:
-        self.options = options or ServoOptions()
-        self._stored = bytearray(registers.EEPROM_END)
-        for entry, value in eeprom_values(servo_id).items():
-            self._stored[entry.address : entry.address + entry.size] = entry.encode(value)
-        self._encoder_ticks = float(CENTRE_TICK)
+    `place` is the id it was built with, which stays its name when the id is changed. `faults` holds
+    the switches for behaviour that is not settled, `own` what is wrong with this servo.
+    """
+
+    def __init__(
+        self, place: int, faults: Faults | None = None, own: ServoFaults | None = None
+    ) -> None:
+        self.place = place
+        self.switches = faults or Faults()
+        self.file = RegisterFile(eeprom_values(place, self.switches.build))
+        self._shaft_ticks = CENTRE_TICK
         self._velocity_ticks_s = 0.0
         self._supply_v: float | None = None
+        self._now_s = 0.0
         self._power_up()
-        # Overload and over-current start as latches, which can be released; other bits just stay.
-        bits = self.options.initial_status_bits
-        self.drive.overloaded = bool(bits & StatusBit.OVERLOAD)
-        self.drive.over_current = bool(bits & StatusBit.CURRENT)
-        self._stuck_bits = bits & ~(StatusBit.OVERLOAD | StatusBit.CURRENT)
+        self.set_faults(self.switches, own or ServoFaults())
 
     @property
     def servo_id(self) -> int:
@@ -63,52 +65,70 @@ class EmulatedServo:
 
     @property
     def baud_rate(self) -> int | None:
-        """The rate that the servo listens at; None for an index whose meaning is not settled."""
+        """The rate that the servo listens at; None for an index that means nothing."""
         index = self.value(registers.BAUD_RATE)
-        rates = registers.BAUD_RATES
+        rates = registers.BAUD_RATES + SLOW_BAUD_RATES[self.switches.slow_baud_rates]
         return rates[index] if index < len(rates) else None
+
+    @property
+    def firmware(self) -> tuple[int, int]:
+        """Major and minor version."""
+        major, minor = registers.FIRMWARE_MAJOR_VERSION, registers.FIRMWARE_MINOR_VERSION
+        return self.value(major), self.value(minor)
+
+    @property
+    def return_delay_s(self) -> float:
+        """How long the servo waits before it answers."""
+        delay_s = self.value(registers.RETURN_DELAY_TIME) * 2e-6
+        if self.switches.return_delay == "at_least_100_us":
+            return max(100e-6, delay_s)
+        return delay_s if self.switches.return_delay == "as_set" else 0.0
 
     @property
     def status_bits(self) -> int:
         """The error byte of every reply."""
         drive = self.drive
-        bits = self._stuck_bits
+        bits = self._outside_bits()
         bits |= drive.too_hot * StatusBit.TEMPERATURE
         bits |= drive.over_current * StatusBit.CURRENT
         bits |= drive.overloaded * StatusBit.OVERLOAD
-        if self._supply_v is not None:
-            low = self.value(registers.MIN_VOLTAGE_LIMIT)
-            high = self.value(registers.MAX_VOLTAGE_LIMIT)
-            bits |= (not low <= round(self._supply_v * 10) <= high) * StatusBit.VOLTAGE
         return bits
+
+    def set_faults(self, faults: Faults, own: ServoFaults) -> None:
+        """Take over switches, and set the fault bits and registers that `own` asks for."""
+        self.switches, self._own = faults, own
+        self.force_status(own.status_bits)
+        values = {REGISTERS[name]: value for name, value in own.registers.items()}
+        self.restore_eeprom({registers.RESPONSE_STATUS_LEVEL: own.response_status_level, **values})
+
+    def force_status(self, bits: int, until_s: float = math.inf) -> None:
+        """Set fault bits: overload and over-current as latches, which can be released."""
+        self.drive.overloaded |= bool(bits & StatusBit.OVERLOAD)
+        self.drive.over_current |= bool(bits & StatusBit.CURRENT)
+        self._forced_bits, self._forced_until_s = bits & ~_LATCHES, until_s
 
     def value(self, register: Register) -> int:
         """Return the present value of a register."""
-        return register.decode(
-            bytes(self._memory[register.address : register.address + register.size])
-        )
+        return self.file.value(register)
 
     def read(self, address: int, length: int) -> bytes:
         """Return `length` bytes from `address`; beyond the table they are 0."""
         self._publish()
-        data = bytes(self._memory[address : address + length])
-        return data + bytes(length - len(data))
+        return self.file.read(address, length)
 
     def write(self, address: int, data: bytes) -> None:
         """Write registers as the firmware does; read-only bytes are passed over."""
-        locked = bool(self.value(registers.LOCK))
-        touched = set()
-        for position, byte in enumerate(data, start=address):
-            if position >= MEMORY_BYTES or position in _READ_ONLY_ADDRESSES:
-                continue
-            if position == registers.ID.address and byte > MAX_SERVO_ID:
-                continue
-            touched.add(position)
-            self._memory[position] = byte
-            # Locked, the change acts until power is lost; unlocked, it is also kept.
-            if position < registers.EEPROM_END and not locked:
-                self._stored[position] = byte
-        self._refresh(touched)
+        drops = self.switches.locked_eeprom_write == "dropped"
+        self._refresh(self.file.write(address, data, locked_drops=drops))
+
+    def restore_eeprom(self, values: dict[Register, int]) -> None:
+        """Set registers as a factory would, whatever the lock says."""
+        self._refresh(self.file.store(values))
+
+    def restore(self) -> None:
+        """Bring back what was backed up, or what the factory set; the id stays."""
+        values = self.file.backed_up()
+        self.restore_eeprom(factory_values(self.switches.build) if values is None else values)
 
     def power_cycle(self) -> None:
         """Lose power and come back with RAM defaults and what the EEPROM kept."""
@@ -116,126 +136,165 @@ class EmulatedServo:
         self._power_up()
         self.drive.temperature_c = temperature_c
 
-    def restore_eeprom(self, values: dict[Register, int]) -> None:
-        """Set registers as a factory would: kept, whatever the lock says, until written again."""
-        for entry, value in values.items():
-            encoded = entry.encode(value)
-            self._memory[entry.address : entry.address + entry.size] = encoded
-            if entry.address < registers.EEPROM_END:
-                self._stored[entry.address : entry.address + entry.size] = encoded
-        self._refresh(set())
+    def forget_turns(self) -> None:
+        """Start to count turns anew, as after power-up."""
+        self._origin_ticks = self._shaft_ticks // TICKS_PER_TURN * TICKS_PER_TURN
+
+    def recalibrate(self, ticks: int = CENTRE_TICK) -> None:
+        """Choose the homing offset that makes the present position `ticks`, as far as one can."""
+        half_turn = TICKS_PER_TURN // 2
+        offset = (self._shaft_ticks - ticks + half_turn) % TICKS_PER_TURN - half_turn
+        self.file.set(registers.HOMING_OFFSET, max(-MAX_OFFSET, min(MAX_OFFSET, offset)))
+        self.file.keep(registers.HOMING_OFFSET)
+        self.drive.settings = self._decode()
 
     def step(
-        self, position_deg: float, velocity_deg_s: float, supply_v: float, dt_s: float
+        self,
+        position_deg: float,
+        velocity_deg_s: float,
+        supply_v: float,
+        *,
+        supply_ratio: float,
+        now_s: float,
+        dt_s: float,
     ) -> float:
         """Run the firmware for `dt_s` and return the motor duty, -1..1 of the supply voltage."""
-        ticks_per_deg = TICKS_PER_TURN / 360.0
-        self._encoder_ticks = CENTRE_TICK + position_deg * ticks_per_deg
-        self._velocity_ticks_s = velocity_deg_s * ticks_per_deg
+        feedback = self._feedback
+        self._shaft_ticks = CENTRE_TICK + math.floor(feedback * position_deg * TICKS_PER_DEG + 0.5)
+        self._velocity_ticks_s = feedback * velocity_deg_s * TICKS_PER_DEG
         self._supply_v = supply_v
-        return self.drive.step(self._present_ticks(), self._velocity_ticks_s, dt_s)
+        self._now_s = now_s
+        duty = self.drive.step(
+            self._present_ticks(),
+            self._velocity_ticks_s,
+            dt_s,
+            supply_ratio=supply_ratio,
+            cut=self._outside_bits() & self.drive.settings.unloading_bits != 0,
+        )
+        return self._polarity * duty
 
-    def _raw_ticks(self) -> int:
-        return math.floor(self._encoder_ticks + 0.5) % TICKS_PER_TURN
+    def _outside_bits(self) -> int:
+        """Fault bits that do not come from the motor: what is forced, and the supply."""
+        bits = self._forced_bits if self._now_s < self._forced_until_s else 0
+        low, high = self._supply_limits
+        if self._supply_v is None or low <= round(self._supply_v * 10) <= high:
+            return bits
+        return bits | _VOLTAGE
 
     def _present_ticks(self) -> int:
-        return (self._raw_ticks() - self._homing_offset) % TICKS_PER_TURN
+        """The position as the firmware counts it: within one turn unless it counts turns."""
+        position = self._shaft_ticks - self._origin_ticks - self._offset
+        return position if self._counts_turns else position % TICKS_PER_TURN
 
     def _power_up(self) -> None:
-        self._memory = bytearray(MEMORY_BYTES)
-        self._memory[: registers.EEPROM_END] = self._stored
-        self._set(registers.TORQUE_LIMIT, self.value(registers.MAX_TORQUE_LIMIT))
-        self._set(registers.LOCK, 1)
-        self._set(registers.MAXIMUM_VELOCITY_LIMIT, 68)
-        self._set(registers.MAXIMUM_ACCELERATION, 254)
-        self._homing_offset = self.value(registers.HOMING_OFFSET)
-        self._stuck_bits = 0
-        self.reg_write_pending = False
-        self.drive = Drive(self._settings(), self._present_ticks())
-        self._set(registers.GOAL_POSITION, self._present_ticks())
+        self.file.power_up()
+        self._forced_bits, self._forced_until_s = 0, 0.0
+        self._goal_written_s = -math.inf
+        self.pending_write: tuple[int, bytes] | None = None
+        self.forget_turns()
+        self._mode = self._mode_register = self.value(registers.OPERATING_MODE)
+        settings = self._decode()
+        present = self._present_ticks()
+        self.drive = Drive(settings, present)
+        zero = self.switches.goal_after_power_up == "zero"
+        self.file.set(registers.GOAL_POSITION, 0 if zero else present)
+
+    def _decode(self) -> DriveSettings:
+        """Take what every step needs out of the registers."""
+        settings = settings_from_registers(self.file, self._mode, self.switches)
+        phase = Phase(self.value(registers.PHASE) & sum(Phase))
+        self._feedback = -1.0 if Phase.REVERSED_FEEDBACK in phase else 1.0
+        self._polarity = -1.0 if Phase.REVERSED_DRIVE in phase else 1.0
+        self._reports_turns = Phase.MULTI_TURN in phase
+        self._counts_turns = self._reports_turns or settings.unlimited
+        self._speed_unit_ticks_s = speed_unit_ticks_s(self.file)
+        velocity_mode = self._mode == Mode.VELOCITY
+        self._offset = 0 if velocity_mode else self.value(registers.HOMING_OFFSET)
+        self._supply_limits = (
+            self.value(registers.MIN_VOLTAGE_LIMIT),
+            self.value(registers.MAX_VOLTAGE_LIMIT),
+        )
+        return settings
 
     def _refresh(self, touched: set[int]) -> None:
         """Act on what a write changed."""
-        torque_address = registers.TORQUE_ENABLE.address
-        goal = registers.GOAL_POSITION
-        was_on = self.drive.torque_on
-        if torque_address in touched and self.value(registers.TORQUE_ENABLE) == RECENTRE:
-            self._recentre()
-        self._homing_offset = self.value(registers.HOMING_OFFSET)
+        drive, goal = self.drive, registers.GOAL_POSITION
         goal_written = not touched.isdisjoint((goal.address, goal.address + 1))
+        if self._torque() == RECENTRE:
+            self.recalibrate()
+            self.file.set(registers.TORQUE_ENABLE, Torque.OFF)
         if goal_written:
-            self._set(registers.TORQUE_ENABLE, 1)
-            if self.options.goal_write_clears_overload:
-                self.drive.clear_overload()
-        self.drive.settings = self._settings()
-        torque_on = self.value(registers.TORQUE_ENABLE) == 1
-        switched_on = torque_on and not was_on
-        if switched_on and not goal_written and not self.options.torque_on_runs_to_stale_goal:
-            self._set(goal, self._present_ticks())
+            self.file.set(registers.TORQUE_ENABLE, Torque.ON)
+            self._goal_written_s = self._now_s
+            if self.switches.overload_clears_on == "goal_write":
+                drive.release_latches()
+        if registers.MAX_TORQUE_LIMIT.address in touched:
+            self._take_torque_limit()
+        self._change_mode()
+        drive.settings = self._decode()
+        switched_on = self._torque() == Torque.ON and drive.torque is not Torque.ON
+        if switched_on and not goal_written and not self._own.torque_on_runs_to_stale_goal:
+            self.file.set(goal, max(-MAX_POSITION, min(MAX_POSITION, self._present_ticks())))
         if goal_written or switched_on:
-            self.drive.set_target(
-                target_ticks(self.value(goal), self.drive.settings), self._present_ticks()
-            )
-        self.drive.torque_on = torque_on
+            drive.start_run(self._target(goal_written), self._present_ticks())
+        drive.torque = self._drive_torque()
 
-    def _recentre(self) -> None:
-        """Choose the homing offset that makes the present position tick 2048."""
-        offset = self._raw_ticks() - CENTRE_TICK
-        limit = (1 << registers.HOMING_OFFSET.sign_bit) - 1
-        self._set(registers.HOMING_OFFSET, max(-limit, min(limit, offset)))
-        self._set(registers.TORQUE_ENABLE, 0)
-        start = registers.HOMING_OFFSET.address
-        if not self.value(registers.LOCK):
-            self._stored[start : start + 2] = self._memory[start : start + 2]
+    def _take_torque_limit(self) -> None:
+        if self.switches.max_torque_limit_acts == "at_once":
+            self.file.set(registers.TORQUE_LIMIT, self.value(registers.MAX_TORQUE_LIMIT))
 
-    def _settings(self) -> DriveSettings:
-        value = self.value
-        return DriveSettings(
-            mode=value(registers.OPERATING_MODE),
-            min_ticks=value(registers.MIN_POSITION_LIMIT),
-            max_ticks=value(registers.MAX_POSITION_LIMIT),
-            p=value(registers.P_COEFFICIENT),
-            d=value(registers.D_COEFFICIENT),
-            startup_duty=self._memory[registers.MINIMUM_STARTUP_FORCE.address] / 1000.0,
-            cw_dead_ticks=value(registers.CW_DEAD_ZONE),
-            ccw_dead_ticks=value(registers.CCW_DEAD_ZONE),
-            speed_ticks_s=self._speed_ticks_s(),
-            acceleration_ticks_s2=value(registers.ACCELERATION) * 100.0,
-            torque_limit=min(value(registers.TORQUE_LIMIT), 1000) / 1000.0,
-            protective_duty=value(registers.PROTECTIVE_TORQUE) / 100.0,
-            protection_s=value(registers.PROTECTION_TIME) / 100.0,
-            overload_duty=value(registers.OVERLOAD_TORQUE) / 100.0,
-            over_current_raw=value(registers.PROTECTION_CURRENT),
-            over_current_s=value(registers.OVER_CURRENT_PROTECTION_TIME) / 100.0,
-            max_temperature_c=value(registers.MAX_TEMPERATURE_LIMIT),
-            unloading_bits=value(registers.UNLOADING_CONDITION),
-        )
+    def _target(self, goal_written: bool) -> int:
+        goal, drive = self.value(registers.GOAL_POSITION), self.drive
+        if self._mode == Mode.STEP:
+            start = drive.target_ticks if drive.torque is Torque.ON else self._present_ticks()
+            return start + goal if goal_written else start
+        return target_ticks(goal, drive.settings)
 
-    def _speed_ticks_s(self) -> float | None:
-        """Return the profile speed; None means as fast as the motor can."""
-        phase = self.value(registers.PHASE)
-        speed = abs(self.value(registers.GOAL_VELOCITY))
-        if speed == 0:
-            return None if phase & 0x08 else 0.0
-        return float(speed if phase & 0x04 else speed * 50)
+    def _change_mode(self) -> None:
+        """Follow the mode register, except out of the velocity mode while torque is on.
+
+        A user found the servo still in velocity mode then, with the register reading 0; torque off,
+        mode 1, mode 0 brought it back.
+        """
+        wanted = self.value(registers.OPERATING_MODE)
+        leaves = self._mode_register == Mode.VELOCITY and wanted == Mode.POSITION
+        sticks = self.switches.velocity_mode == "sticks" and self.drive.torque is Torque.ON
+        if wanted != self._mode_register and not (leaves and sticks):
+            self._mode = wanted
+        self._mode_register = wanted
+
+    def _torque(self) -> int:
+        return self.file.byte(registers.TORQUE_ENABLE)
+
+    def _drive_torque(self) -> Torque:
+        value = self._torque()
+        if value == Torque.DAMPING and self.switches.torque_enable_2 == "damps":
+            return Torque.DAMPING
+        return Torque.ON if value == Torque.ON else Torque.OFF
 
     def _publish(self) -> None:
         """Bring the feedback registers up to date."""
-        drive, velocity_ticks_s = self.drive, round(self._velocity_ticks_s)
-        supply_v = self._supply_v or 0.0
-        self._set(registers.PRESENT_POSITION, self._present_ticks())
-        self._set(registers.PRESENT_VELOCITY, max(-32767, min(32767, velocity_ticks_s)))
-        self._set(registers.PRESENT_LOAD, round(drive.duty * 1000))
-        self._set(registers.PRESENT_VOLTAGE, max(0, min(255, round(supply_v * 10))))
-        self._set(registers.PRESENT_TEMPERATURE, max(0, min(255, round(drive.temperature_c))))
-        self._set(registers.REG_WRITE_FLAG, int(self.reg_write_pending))
-        self._set(registers.STATUS, self.status_bits)
-        self._set(registers.MOVING, int(abs(velocity_ticks_s) > MOVING_TICKS_S))
-        self._set(registers.TARGET_POSITION, round(drive.setpoint_ticks) % TICKS_PER_TURN)
-        self._set(registers.PRESENT_CURRENT, min(round(drive.current_raw), 2047))
-        goal = registers.GOAL_POSITION.address
-        copy = registers.GOAL_POSITION_2.address
-        self._memory[copy : copy + 2] = self._memory[goal : goal + 2]
-
-    def _set(self, register: Register, value: int) -> None:
-        self._memory[register.address : register.address + register.size] = register.encode(value)
+        drive, put = self.drive, self.file.set
+        position = self._present_ticks()
+        if self._reports_turns:
+            position = max(-MAX_POSITION, min(MAX_POSITION, position))
+        else:
+            position %= TICKS_PER_TURN
+        speed = round(self._velocity_ticks_s / self._speed_unit_ticks_s)
+        moving = abs(self._velocity_ticks_s) > MOVING_TICKS_S
+        current = min(round(drive.current_raw), 2047)
+        if self.switches.current_sign == "bit_15" and drive.duty < 0.0:
+            current = -current
+        put(registers.PRESENT_POSITION, position)
+        put(registers.PRESENT_VELOCITY, max(-MAX_POSITION, min(MAX_POSITION, speed)))
+        put(registers.PRESENT_LOAD, round(drive.duty * 1000))
+        put(registers.PRESENT_VOLTAGE, max(0, min(255, round((self._supply_v or 0.0) * 10))))
+        put(registers.PRESENT_TEMPERATURE, max(0, min(255, round(drive.temperature_c))))
+        put(registers.REG_WRITE_FLAG, int(self.pending_write is not None))
+        put(registers.STATUS, self.status_bits)
+        waited_s = self._now_s - self._goal_written_s
+        put(registers.MOVING, int(moving and waited_s >= MOVING_DELAY_S))
+        put(registers.TARGET_POSITION, round(drive.setpoint_ticks) % TICKS_PER_TURN)
+        put(registers.PRESENT_CURRENT, current)
+        goal = self.file.read(registers.GOAL_POSITION.address, registers.GOAL_POSITION.size)
+        put(registers.GOAL_POSITION_2, int.from_bytes(goal, "little"))

@@ -93,6 +93,11 @@ class PolicyCall:
     n_held: int  # first actions that were held to what the arm did during the call
     foreseen_s: float  # how long this call was expected to take; 0 = nothing to go by
 
+    @property
+    def late(self) -> bool:
+        """Whether it took longer, so that the arm did more than the chunk was held to."""
+        return self.n_held > 0 and self.ended_s - self.started_s > self.foreseen_s
+
 
 @dataclass(frozen=True, slots=True)
 class _Inputs:

@@ -20,6 +20,7 @@ from edge.errors import EdgeError
 from edge.loop import LoopEnd
 from edge.policy_thread import PolicyCall
 from edge.safety import Outcome, Rule
+from edge.seams import seam_jumps
 from edge.tick_log import TickLog
 
 SCHEMA = "molmoact-edge.run.v1"
@@ -99,6 +100,11 @@ def build_report(
             "depth_passes": _counts([call.depth_passes for call in calls]),
             "changed_cells": _counts([call.changed_cells for call in calls]),
             "moved_cells": _counts([call.moved_cells for call in calls]),
+            "held_actions": _counts([call.n_held for call in calls]),
+            "later_than_foreseen": sum(call.late for call in calls),
+            "seam_jump_per_s": _quantiles(
+                seam_jumps(ticks["t_s"] + ticks["read_s"], ticks["asked"], ticks["chunk"])
+            ),
             "frame_age_ms": _spread([max(call.frame_ages_s) for call in calls]),
             "state_age_ms": _spread([call.state_age_s for call in calls]),
         },
@@ -137,6 +143,7 @@ def format_report(report: dict[str, Any]) -> str:
         f"depth passes   {_count_text(policy['depth_passes'])}",
         f"cells changed  {_count_text(policy['changed_cells'])}",
         f"codes moved    {_count_text(policy['moved_cells'])}",
+        f"chunk seams    {_seam_text(policy)}",
         f"ticks          {ticks['run']} run, {ticks['missed']} missed, "
         f"{ticks['read_errors']} failed reads, {ticks['write_errors']} failed writes",
         f"safety         {safety['pass']} pass, {safety['clamp']} clamp, {safety['hold']} hold, "
@@ -174,7 +181,10 @@ def write_arrays(path: Path, log: TickLog) -> None:
 
 
 def _spread(values_s: Sequence[float] | np.ndarray) -> dict[str, float] | None:
-    values = np.asarray(values_s, np.float64) * 1e3
+    return _quantiles(np.asarray(values_s, np.float64) * 1e3)
+
+
+def _quantiles(values: np.ndarray) -> dict[str, float] | None:
     if not len(values):
         return None
     p50, p95 = np.percentile(values, [50, 95])
@@ -200,6 +210,16 @@ def _count_text(counts: dict[str, float] | None) -> str:
     if counts is None:
         return "-"
     return f"{counts['total']} in all, {counts['mean']:.1f} a call, {counts['max']} at most"
+
+
+def _seam_text(policy: dict[str, Any]) -> str:
+    jump = policy["seam_jump_per_s"]
+    if jump is None:
+        return "-"
+    return (
+        f"{jump['n']}, goal velocity jumps {jump['p50']:.0f}/s (p50), {jump['max']:.0f}/s (max); "
+        f"{policy['later_than_foreseen']} came later than foreseen"
+    )
 
 
 def _table_cells(spread: dict[str, float] | None) -> str:

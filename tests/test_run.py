@@ -35,7 +35,7 @@ class FakePolicy:
         self.error = error
         self.calls = 0
 
-    def act(self, images, task, state, norm_tag=None, depth="off"):
+    def act(self, images, task, state, norm_tag, depth, *, committed, committed_weights):
         if self.error is not None and self.calls > 0:
             raise self.error
         codes = np.arange(100)
@@ -132,6 +132,8 @@ def test_run_drives_the_arm_and_leaves_it_soft(rig):
     report = result.report
     assert report["ticks"]["run"] + report["ticks"]["missed"] == 15
     assert report["policy"]["calls"] >= 2
+    assert report["policy"]["held_actions"]["max"] >= 2
+    assert report["policy"]["seam_jump_per_s"]["max"] == pytest.approx(0.0, abs=1e-3)
     assert report["card"]["servos"] == "emulated"
     assert report["stages_ms"]["vision"]["p50"] == pytest.approx(2.0)
     assert report["stages_ms"]["depth"] is None

@@ -1,9 +1,10 @@
 """`molmoact-arm`: the servo bus of an SO-100/SO-101, real or emulated. One file per command.
 
 ```
+molmoact-arm scan
+molmoact-arm setup --port /dev/ttyACM0
+molmoact-arm stop --port /dev/ttyACM0
 molmoact-arm emulate --link /tmp/arm --calibration /tmp/arm.json
-molmoact-arm scan --port /tmp/arm
-molmoact-arm stop --port /tmp/arm
 ```
 """
 
@@ -13,7 +14,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from firmware_bridge import emulate_command, scan_command, stop_command
+from firmware_bridge import emulate_command, scan_command, setup_command, stop_command
 from firmware_bridge.calibration import CalibrationError
 from firmware_bridge.command_line import CommandParser
 from firmware_bridge.emulator.faults import FaultsError
@@ -22,7 +23,7 @@ from firmware_bridge.errors import BusError
 from firmware_bridge.port_options import UserError
 
 PROGRAM = "molmoact-arm"
-COMMANDS = (emulate_command, scan_command, stop_command)
+COMMANDS = (scan_command, setup_command, stop_command, emulate_command)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -24,6 +24,8 @@ class MujocoPlant:
 
     def __init__(self, world: World, on_step: Callable[[World], None] | None = None) -> None:
         self.n_servos = N_JOINTS
+        self.load_nm = np.zeros(N_JOINTS)
+        self.stuck = np.zeros(N_JOINTS, dtype=bool)
         self.world = world
         self._on_step = on_step
         self._owed_s = 0.0
@@ -43,11 +45,22 @@ class MujocoPlant:
         """
         world = self.world
         world.data.ctrl[world.motors] = np.clip(duty, -1.0, 1.0)
+        world.data.qfrc_applied[world.joint_qvel] = self.load_nm
         self._owed_s += dt_s
         timestep_s = world.timestep_s
         # Half a nanosecond of slack, so that sums of 1 ms are not one step short of 2 ms.
         while self._owed_s >= timestep_s - 5e-10:
-            mujoco.mj_step(world.model, world.data)
+            self._step_physics()
             self._owed_s -= timestep_s
             if self._on_step is not None:
                 self._on_step(world)
+
+    def _step_physics(self) -> None:
+        """Step the world; joints that are stuck are put back to where they were."""
+        model, data = self.world.model, self.world.data
+        joints = self.world.joint_qpos[self.stuck]
+        held = data.qpos[joints]
+        mujoco.mj_step(model, data)
+        if joints.size:
+            data.qpos[joints] = held
+            data.qvel[self.world.joint_qvel[self.stuck]] = 0.0

@@ -60,6 +60,21 @@ def test_steps_shorter_than_the_physics_add_up():
     assert world.data.time == pytest.approx(1.012)
 
 
+def test_a_stuck_joint_stays_and_an_outside_torque_moves_one():
+    world = World(seed=0)
+    plant = MujocoPlant(world)
+    plant.stuck[1] = True
+    plant.load_nm[4] = 0.5
+    before_deg = plant.positions_deg()
+    plant.step(np.array([0.0, 0.8, 0.0, 0.0, 0.0, 0.0]), 0.3)
+    moved_deg = plant.positions_deg() - before_deg
+    assert moved_deg[1] == 0.0
+    assert moved_deg[4] > 3.0
+    plant.stuck[1] = False
+    plant.step(np.array([0.0, 0.8, 0.0, 0.0, 0.0, 0.0]), 0.3)
+    assert plant.positions_deg()[1] > before_deg[1] + 5.0
+
+
 def test_a_full_duty_turns_the_roll_no_faster_than_the_motor_can():
     arm = ArmOnBus(start_deg=[0, -34, 0, 0, -150, 20])
     duty, speeds_deg_s = np.zeros(6), []

@@ -3,6 +3,7 @@
 Meant for a process of its own: drivers that poll the port would otherwise starve it. The slave side
 is set raw and kept open, so that bytes are never echoed by the terminal and clients can come and
 go. The rate that a client chose is read from the terminal: at a wrong one the servos stay silent.
+While the bus is unplugged there is neither terminal nor link: whoever had it open is hung up on.
 """
 
 from __future__ import annotations
@@ -49,18 +50,23 @@ def serve(
     `on_ready` is called once with the terminal's path, `on_tick` after every round of physics.
     Blocks. Raises LinkError when something else is at `link`.
     """
-    master, slave = os.openpty()
-    try:
-        tty.setraw(slave, termios.TCSANOW)
-        os.set_blocking(master, False)
-        terminal = os.ttyname(slave)
-        with _linked(link, terminal):
-            if on_ready is not None:
-                on_ready(terminal)
-            _loop(bus, master, stop, on_tick, clock)
-    finally:
-        os.close(master)
-        os.close(slave)
+    pace = _Pace(bus, on_tick, clock)
+    while not stop.is_set():
+        master, slave = os.openpty()
+        try:
+            tty.setraw(slave, termios.TCSANOW)
+            os.set_blocking(master, False)
+            terminal = os.ttyname(slave)
+            with _linked(link, terminal):
+                if on_ready is not None:
+                    on_ready(terminal)
+                    on_ready = None
+                _serve_plugged(bus, master, stop, pace)
+        finally:
+            os.close(master)
+            os.close(slave)
+        while bus.unplugged and not stop.wait(TICK_S):
+            pace.tick()
 
 
 def client_baud_rate(master: int) -> int | None:
@@ -93,30 +99,43 @@ def _linked(link: Path, terminal: str) -> Iterator[None]:
             link.unlink()
 
 
-def _loop(
-    bus: EmulatedBus,
-    master: int,
-    stop: threading.Event,
-    on_tick: Callable[[], None] | None,
-    clock: Callable[[], float],
-) -> None:
-    last_s = clock()
+class _Pace:
+    """Moves the bus on by the time that has passed."""
+
+    def __init__(
+        self,
+        bus: EmulatedBus,
+        on_tick: Callable[[], None] | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self._bus = bus
+        self._on_tick = on_tick
+        self._clock = clock
+        self._last_s = clock()
+
+    def tick(self) -> bytes:
+        """Return the replies that have become due."""
+        now_s = self._clock()
+        elapsed_s, self._last_s = now_s - self._last_s, now_s
+        data = self._bus.advance(min(elapsed_s, MAX_CATCH_UP_S))
+        if self._on_tick is not None:
+            self._on_tick()
+        return data
+
+
+def _serve_plugged(bus: EmulatedBus, master: int, stop: threading.Event, pace: _Pace) -> None:
     unsent = b""
-    while not stop.is_set():
+    while not stop.is_set() and not bus.unplugged:
         wait_s = TICK_S
         due_s = bus.next_due_s()
         if due_s is not None:
             wait_s = min(wait_s, max(0.0, due_s - bus.now_s))
         readable, _, _ = select.select([master], [], [], wait_s)
         data = _read(master) if readable else b""
-        now_s = clock()
-        elapsed_s, last_s = now_s - last_s, now_s
-        unsent += bus.advance(min(elapsed_s, MAX_CATCH_UP_S))
+        unsent += pace.tick()
         if data:
             unsent += bus.handle(data, client_baud_rate(master))
         unsent = _write(master, unsent)
-        if on_tick is not None:
-            on_tick()
 
 
 def _read(master: int) -> bytes:

@@ -229,6 +229,21 @@ def test_call_is_told_what_the_arm_does_until_it_is_ready_in_the_policys_frame()
     assert (rig.thread.calls[1].n_held, rig.thread.calls[1].foreseen_s) == (3, 0.0)
 
 
+def test_call_that_took_longer_than_foreseen_is_late_when_it_was_held():
+    rig = Rig(still)
+    for call_s in (0.1, 0.05, 0.08):
+
+        def take(call_s=call_s):
+            rig.now_s += call_s
+            return still()
+
+        rig.policy.answer = take
+        rig.thread.observe(ARM_STATE, rig.now_s)
+        rig.thread.call_once()
+    assert [call.late for call in rig.thread.calls] == [False, False, True]
+    assert rig.thread.calls[2].foreseen_s == pytest.approx(0.05)
+
+
 def test_warm_up_and_a_standing_arm_commit_to_nothing():
     rig = Rig(still)
     rig.thread.observe(ARM_STATE, 100.0)

@@ -17,7 +17,7 @@ from firmware_bridge.arming import ArmLimits
 from firmware_bridge.bus import Bus
 from firmware_bridge.emulator.bus import EmulatedBus
 from firmware_bridge.emulator.defaults import default_calibration
-from firmware_bridge.emulator.faults import Faults
+from firmware_bridge.emulator.faults import Faults, ServoFaults
 from firmware_bridge.emulator.memory_transport import MemoryTransport
 from firmware_bridge.emulator.plant import RotorPlant
 from firmware_bridge.packets import FrameParser, Instruction
@@ -44,6 +44,17 @@ def memory_bus(
     plant = plant or RotorPlant(6, start_deg=START_DEG)
     transport = MemoryTransport(EmulatedBus(plant, faults=faults, **options))
     return Bus(transport, clock=transport.clock, echo=echo), transport
+
+
+def one_servo(
+    register_values: dict[str, int] | None = None, switches: dict | None = None, **plant_options
+) -> tuple[Bus, MemoryTransport, RotorPlant]:
+    """Return a driver, its transport and the plant of one servo without limits, set as asked."""
+    values = {"min_position_limit": 0, "max_position_limit": 4095, **(register_values or {})}
+    faults = Faults(servos={1: ServoFaults(registers=values)}, **(switches or {}))
+    plant = RotorPlant(1, **plant_options)
+    bus, transport = memory_bus(faults, plant=plant)
+    return bus, transport, plant
 
 
 def memory_arm(

@@ -1,10 +1,9 @@
-import numpy as np
 import pytest
-from emulated_arm import IDS, memory_bus
+from emulated_arm import memory_bus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firmware_bridge import registers
+from firmware_bridge import packets, registers
 from firmware_bridge.emulator.bus import EmulatedBus
 from firmware_bridge.emulator.faults import Faults, ReplyFault, ServoFaults
 from firmware_bridge.emulator.plant import RotorPlant
@@ -33,25 +32,6 @@ def test_goal_write_switches_torque_on_by_itself():
     assert bus.read(1, registers.TORQUE_ENABLE) == 0
     bus.write(1, registers.GOAL_POSITION, 2048)
     assert bus.read(1, registers.TORQUE_ENABLE) == 1
-
-
-@pytest.mark.parametrize("start_deg", [0.0, -60.0])
-def test_servo_reaches_its_goal_and_stays(start_deg):
-    bus, transport = still_bus(start_deg=[start_deg] * 6)
-    bus.sync_write(registers.GOAL_POSITION, dict.fromkeys(IDS, 2300))
-    transport.sleep(2.0)
-    for servo_id in IDS[:5]:
-        assert abs(bus.read(servo_id, registers.PRESENT_POSITION) - 2300) <= 3
-        assert bus.read(servo_id, registers.MOVING) == 0
-
-
-@pytest.mark.parametrize(("goal", "end"), [(300, 796), (4000, 3300), (-2500, 796), (60, 796)])
-def test_goal_beyond_the_limits_is_kept_in_the_register_but_not_followed(goal, end):
-    bus, transport = still_bus()
-    bus.write(1, registers.GOAL_POSITION, goal)
-    transport.sleep(3.0)
-    assert bus.read(1, registers.GOAL_POSITION) == goal
-    assert abs(bus.read(1, registers.PRESENT_POSITION) - end) <= 3
 
 
 def test_homing_offset_shifts_the_position_and_wraps():
@@ -96,119 +76,9 @@ def test_read_only_registers_stay_as_they_are():
     assert bus.read(1, registers.PRESENT_VOLTAGE) == 120
 
 
-def test_torque_limit_bounds_the_duty():
-    bus, transport = still_bus(stops_deg=[[-1, 1]] * 6)
-    bus.write(1, registers.TORQUE_LIMIT, 300)
-    bus.write(1, registers.GOAL_POSITION, 2600)
-    transport.sleep(0.5)
-    assert bus.read(1, registers.PRESENT_LOAD) == 300
-
-
-def test_duty_follows_the_identified_law():
-    # 10 degrees of error at P = 16: 16 x 0.1649 x 0.1745 rad = 46 %, and 1.6 % startup force.
-    bus, transport = still_bus(stops_deg=[[-0.01, 0.01]] * 6)
-    bus.write(1, registers.GOAL_POSITION, 2048 + 114)
-    transport.sleep(0.2)
-    assert bus.read(1, registers.PRESENT_LOAD) == pytest.approx(461 + 16, abs=8)
-
-
-def test_blocked_servo_latches_its_overload_and_goes_weak():
-    bus, transport = still_bus(stops_deg=[[-1, 1]] * 6)
-    bus.write(1, registers.GOAL_POSITION, 2600)
-    transport.sleep(1.5)
-    bus.read(1, registers.PRESENT_LOAD)
-    assert bus.status_bits[1] == 0
-    transport.sleep(1.0)
-    assert bus.read(1, registers.PRESENT_LOAD) == 200
-    assert bus.status_bits[1] & StatusBit.OVERLOAD
-    bus.write(1, registers.TORQUE_ENABLE, 0)
-    bus.read(1, registers.PRESENT_LOAD)
-    assert bus.status_bits[1] & StatusBit.OVERLOAD
-
-
-@pytest.mark.parametrize(("clears_on", "left"), [("goal_write", 0), ("power_cycle", 0x20)])
-def test_what_releases_the_overload_latch_can_be_chosen(clears_on, left):
-    faults = Faults(
-        overload_clears_on=clears_on, servos={1: ServoFaults(status_bits=StatusBit.OVERLOAD)}
-    )
-    bus, transport = still_bus(faults)
-    bus.write(1, registers.GOAL_POSITION, 2048)
-    assert bus.ping(1).error == left
-    transport.bus.power_cycle()
-    assert bus.ping(1).error == 0
-
-
-def test_stalled_servo_heats_up_until_it_cuts_out():
-    bus, transport = still_bus(stops_deg=[[-1, 1]] * 6)
-    # Overload and current protection out of the way, as on a servo somebody mistreats.
-    for register, value in (
-        (registers.OVERLOAD_TORQUE, 100),
-        (registers.PROTECTION_CURRENT, 511),
-    ):
-        bus.write_eeprom(1, register, value)
-    bus.write(1, registers.GOAL_POSITION, 2600)
-    transport.sleep(20.0)
-    warm_c = bus.read(1, registers.PRESENT_TEMPERATURE)
-    assert 35 <= warm_c <= 50
-    transport.sleep(60.0)
-    bus.ping(1)
-    assert bus.status_bits[1] & StatusBit.TEMPERATURE
-    # It counts as too hot until it has cooled by 2 C.
-    assert bus.read(1, registers.PRESENT_TEMPERATURE) >= 68
-    assert bus.read(1, registers.PRESENT_LOAD) == 0
-
-
 def test_wrong_supply_sets_the_voltage_bit():
     bus = EmulatedBus(RotorPlant(1), supply_v=15.0)
     assert bus.handle(ping(1))[4] == StatusBit.VOLTAGE
-
-
-def test_load_makes_the_supply_sag():
-    bus, transport = still_bus(stops_deg=[[-1, 1]] * 6)
-    bus.sync_write(registers.GOAL_POSITION, dict.fromkeys(IDS, 2600))
-    transport.sleep(0.2)
-    assert bus.read(1, registers.PRESENT_VOLTAGE) < 120
-
-
-def test_profile_speed_is_kept():
-    bus, transport = still_bus()
-    bus.write(1, registers.GOAL_VELOCITY, 300)
-    bus.write(1, registers.GOAL_POSITION, 2648)
-    transport.sleep(1.0)
-    assert bus.read(1, registers.PRESENT_POSITION) == pytest.approx(2348, abs=40)
-    transport.sleep(1.5)
-    assert bus.read(1, registers.PRESENT_POSITION) == pytest.approx(2648, abs=3)
-
-
-def test_acceleration_makes_the_start_gentler():
-    bus, transport = still_bus()
-    bus.write(1, registers.ACCELERATION, 10)
-    bus.sync_write(registers.GOAL_POSITION, {1: 2600, 2: 2600})
-    transport.sleep(0.15)
-    slow, fast = (bus.read(servo_id, registers.PRESENT_POSITION) for servo_id in (1, 2))
-    assert slow < 2048 + 20 < fast
-    transport.sleep(3.0)
-    assert bus.read(1, registers.PRESENT_POSITION) == pytest.approx(2600, abs=3)
-
-
-@pytest.mark.parametrize("stale", [False, True])
-def test_torque_on_holds_or_runs_to_the_stale_goal_as_chosen(stale):
-    plant = RotorPlant(6)
-    servos = {1: ServoFaults(torque_on_runs_to_stale_goal=stale)}
-    bus, transport = memory_bus(Faults(servos=servos), plant=plant)
-    bus.write(1, registers.GOAL_POSITION, 2200)
-    transport.sleep(1.0)
-    bus.write(1, registers.TORQUE_ENABLE, 0)
-    plant.load_nm[0] = -0.5
-    transport.sleep(0.5)
-    plant.load_nm[0] = 0.0
-    transport.sleep(0.5)
-    fallen = bus.read(1, registers.PRESENT_POSITION)
-    assert fallen < 2150
-    bus.write(1, registers.TORQUE_ENABLE, 1)
-    transport.sleep(1.0)
-    expected = 2200 if stale else fallen
-    assert bus.read(1, registers.PRESENT_POSITION) == pytest.approx(expected, abs=3)
 
 
 def test_wrong_baud_rate_is_silence():
@@ -295,26 +165,136 @@ def test_same_seed_gives_the_same_faults():
     assert 5 < pattern().count(0) < 25
 
 
-def test_rotor_coasts_to_rest_and_respects_its_stops():
-    plant = RotorPlant(2, stops_deg=[[-90, 90], [-5, 5]], backlash_deg=0.0)
-    for _ in range(200):
-        plant.step(np.array([1.0, 1.0]), 0.001)
-    assert plant.positions_deg()[1] == pytest.approx(5.0)
-    assert plant.velocities_deg_s()[1] == 0.0
-    for _ in range(1000):
-        plant.step(np.zeros(2), 0.001)
-    assert plant.velocities_deg_s()[0] == 0.0
+def answer(bus, servo_id, register):
+    data = bus.handle(read(servo_id, register.address, register.size))
+    return register.decode(data[5:-1])
 
 
-def test_rotor_runs_at_its_no_load_speed():
-    plant = RotorPlant(1, friction_nm=0.0)
-    for _ in range(1000):
-        plant.step(np.ones(1), 0.001)
-    assert plant.velocities_deg_s()[0] == pytest.approx(270.0, rel=0.01)
+def write(servo_id, register, value):
+    return packets.write(servo_id, register.address, register.encode(value))
 
 
-def test_small_torque_does_not_overcome_friction():
-    plant = RotorPlant(1)
-    for _ in range(1000):
-        plant.step(np.full(1, 0.01), 0.001)
-    assert plant.positions_deg()[0] == 0.0
+def test_reg_write_waits_for_action_and_shows_in_its_flag():
+    bus = EmulatedBus(RotorPlant(2))
+    frame = packets.reg_write(1, registers.TORQUE_LIMIT.address, b"\x4d\x00")
+    assert bus.handle(frame) == packets.status(1)
+    assert answer(bus, 1, registers.REG_WRITE_FLAG) == 1
+    assert answer(bus, 1, registers.TORQUE_LIMIT) == 1000
+    assert bus.handle(packets.action()) == b""
+    assert answer(bus, 1, registers.TORQUE_LIMIT) == 77
+    assert answer(bus, 1, registers.REG_WRITE_FLAG) == 0
+    assert bus.handle(packets.action(1)) == packets.status(1)
+
+
+def test_only_the_last_reg_write_is_kept():
+    bus = EmulatedBus(RotorPlant(1))
+    for value in (77, 88):
+        data = registers.TORQUE_LIMIT.encode(value)
+        bus.handle(packets.reg_write(1, registers.TORQUE_LIMIT.address, data))
+    bus.handle(packets.action())
+    assert answer(bus, 1, registers.TORQUE_LIMIT) == 88
+
+
+def test_servo_of_response_level_0_answers_only_ping_and_reads():
+    own = ServoFaults(response_status_level=0)
+    bus = EmulatedBus(RotorPlant(1), faults=Faults(servos={1: own}))
+    assert bus.handle(write(1, registers.TORQUE_LIMIT, 77)) == b""
+    assert answer(bus, 1, registers.TORQUE_LIMIT) == 77
+    assert bus.handle(ping(1)) == packets.status(1)
+    assert bus.handle(packets.sync_read(56, 2, [1])) != b""
+
+
+def test_recalibration_makes_the_present_position_what_is_asked():
+    bus = EmulatedBus(RotorPlant(1, start_deg=[30]))
+    assert bus.handle(bytes.fromhex("ffff01020bf1")) == packets.status(1)
+    assert answer(bus, 1, registers.PRESENT_POSITION) == 2048
+    frame = Frame(1, 0x0B, (1000).to_bytes(2, "little"))
+    assert bus.handle(encode_frame(frame)) == packets.status(1)
+    assert answer(bus, 1, registers.PRESENT_POSITION) == 1000
+
+
+def test_older_firmware_does_not_know_recalibration():
+    own = ServoFaults(registers={"firmware_minor_version": 9})
+    bus = EmulatedBus(RotorPlant(1, start_deg=[30]), faults=Faults(servos={1: own}))
+    assert bus.handle(bytes.fromhex("ffff01020bf1")) == b""
+    assert answer(bus, 1, registers.HOMING_OFFSET) == 0
+
+
+def test_restore_brings_back_the_factory_values_or_the_backup_but_not_the_id():
+    bus = EmulatedBus(RotorPlant(2))
+    bus.handle(write(2, registers.LOCK, 0))
+    bus.handle(write(2, registers.ID, 7))
+    assert bus.handle(encode_frame(Frame(7, 0x06))) == packets.status(7)
+    assert answer(bus, 7, registers.P_COEFFICIENT) == 32
+    assert answer(bus, 7, registers.MAX_POSITION_LIMIT) == 4095
+    bus.handle(write(7, registers.P_COEFFICIENT, 20))
+    assert bus.handle(encode_frame(Frame(7, 0x09))) == packets.status(7)
+    bus.handle(write(7, registers.P_COEFFICIENT, 50))
+    bus.handle(encode_frame(Frame(7, 0x06)))
+    assert answer(bus, 7, registers.P_COEFFICIENT) == 20
+
+
+@pytest.mark.parametrize(("choice", "kept"), [("acts", 20), ("dropped", 16)])
+def test_what_a_locked_eeprom_write_does_can_be_chosen(choice, kept):
+    bus = EmulatedBus(RotorPlant(1), faults=Faults(locked_eeprom_write=choice))
+    assert bus.handle(write(1, registers.P_COEFFICIENT, 20)) == packets.status(1)
+    assert answer(bus, 1, registers.P_COEFFICIENT) == kept
+    bus.power_cycle()
+    assert answer(bus, 1, registers.P_COEFFICIENT) == 16
+
+
+@pytest.mark.parametrize(("choice", "limit"), [("at_power_up", 1000), ("at_once", 300)])
+def test_when_the_maximum_torque_acts_can_be_chosen(choice, limit):
+    bus = EmulatedBus(RotorPlant(1), faults=Faults(max_torque_limit_acts=choice))
+    bus.handle(write(1, registers.LOCK, 0))
+    bus.handle(write(1, registers.MAX_TORQUE_LIMIT, 300))
+    assert answer(bus, 1, registers.TORQUE_LIMIT) == limit
+    bus.power_cycle()
+    assert answer(bus, 1, registers.TORQUE_LIMIT) == 300
+
+
+@pytest.mark.parametrize(("choice", "goal"), [("present", 2162), ("zero", 0)])
+def test_the_goal_after_power_up_can_be_chosen(choice, goal):
+    bus = EmulatedBus(RotorPlant(1, start_deg=[10]), faults=Faults(goal_after_power_up=choice))
+    bus.power_cycle()
+    assert answer(bus, 1, registers.GOAL_POSITION) == goal
+
+
+def test_new_settings_can_answer_for_themselves():
+    bus = EmulatedBus(RotorPlant(1), faults=Faults(settings_answered_as="new"))
+    assert bus.handle(write(1, registers.ID, 9), 1_000_000) == packets.status(9)
+    assert bus.handle(write(9, registers.BAUD_RATE, 1), 1_000_000) == b""
+    assert bus.handle(ping(9), 500_000) == packets.status(9)
+
+
+@pytest.mark.parametrize(
+    ("choice", "units", "delay_us"),
+    [("as_set", 250, 500), ("at_least_100_us", 0, 100), ("ignored", 250, 0), ("as_set", 0, 0)],
+)
+def test_replies_take_their_time_on_the_wire_and_the_return_delay(choice, units, delay_us):
+    own = ServoFaults(registers={"return_delay_time": units})
+    faults = Faults(return_delay=choice, servos={1: own})
+    bus = EmulatedBus(RotorPlant(1), faults=faults, byte_timing=True)
+    assert bus.handle(read(1, 56, 2)) == b""
+    # 8 bytes there and 8 bytes back at 10 us each.
+    assert bus.next_due_s() == pytest.approx((160 + delay_us) * 1e-6)
+
+
+def test_a_block_read_of_six_servos_takes_1400_us_on_the_wire():
+    bus = EmulatedBus(RotorPlant(6), byte_timing=True)
+    bus.handle(packets.sync_read(56, 15, range(1, 7)))
+    bus.advance(1399e-6)
+    assert len(bus.advance(1e-6)) == 21
+
+
+def test_half_the_rate_takes_twice_as_long():
+    own = ServoFaults(registers={"baud_rate": 1})
+    bus = EmulatedBus(RotorPlant(1), faults=Faults(servos={1: own}), byte_timing=True)
+    bus.handle(read(1, 56, 2), 500_000)
+    assert bus.next_due_s() == pytest.approx(320e-6)
+
+
+def test_missing_servo_silences_those_behind_it_if_asked():
+    faults = Faults(missing=frozenset([2]), silent_after_missing=True)
+    arrived = EmulatedBus(RotorPlant(3), faults=faults).handle(packets.sync_read(56, 2, [1, 2, 3]))
+    assert [frame.servo_id for frame in FrameParser().feed(arrived)] == [1]

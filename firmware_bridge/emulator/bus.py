@@ -72,6 +72,7 @@ class EmulatedBus:
         self._baud_rate: int | None = None
         self._last_byte_s = 0.0
         self._unstepped_s = 0.0
+        self._seen_plugs = 0
         self._world.step(PHYSICS_STEP_S)
 
     @property
@@ -150,7 +151,8 @@ class EmulatedBus:
     def collect(self) -> bytes:
         """Return the bytes that are due by now."""
         with self._lock:
-            if self.unplugged:
+            if self.plugs != self._seen_plugs:
+                self._seen_plugs = self.plugs
                 self._wire.drop_everything()
                 self._parser.reset()
             return self._wire.collect(self.now_s)

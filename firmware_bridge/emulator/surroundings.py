@@ -40,8 +40,6 @@ class Surroundings:
         self._servos = servos
         self.supply_v = supply_v
         self._fired = fired
-        self._unheard_until_s = [0.0] * len(servos)
-        self._stuck_until_s = [0.0] * len(servos)
         self._ends: list[tuple[float, int, Callable[[], None]]] = []
         self._n_ends = 0
         self.replace_faults(faults)
@@ -63,6 +61,7 @@ class Surroundings:
 
     def replace_faults(self, faults: Faults) -> None:
         """End what is going on and start with other faults; their times count from now."""
+        self._stuck_until_s = [0.0] * len(self._servos)
         for _, _, end in sorted(self._ends):
             end()
         self._ends.clear()

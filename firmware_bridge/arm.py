@@ -13,46 +13,24 @@ arm.close()
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from firmware_bridge import registers
 from firmware_bridge.arming import ArmLimits, bring_up_torque, check_ready
-from firmware_bridge.bus import DEFAULT_REPLY_TIMEOUT_S, Bus, Reply
-from firmware_bridge.calibration import (
-    JOINTS,
-    Calibration,
-    position_from_ticks,
-    ticks_from_position,
-    velocity_from_ticks,
-)
-from firmware_bridge.errors import BusTimeout, GoalError, NotArmed
+from firmware_bridge.bus import DEFAULT_REPLY_TIMEOUT_S, Bus
+from firmware_bridge.calibration import JOINTS, Calibration, ticks_from_position
+from firmware_bridge.errors import BusTimeout, GoalError, NotArmed, PowerLost
+from firmware_bridge.feedback import ArmReading, FeedbackDecoder
+from firmware_bridge.power_watch import PowerWatch
 from firmware_bridge.registers import FEEDBACK_ADDRESS, FEEDBACK_BYTES, Register
-from firmware_bridge.soft_stop import RAMP_S, SoftStopReport, soft_stop
+from firmware_bridge.soft_stop import PORT_WAIT_S, RAMP_S, SoftStopReport, soft_stop
+from firmware_bridge.sync_read import SyncRead
 from firmware_bridge.transport import DEFAULT_BAUD_RATE, SerialTransport
 
-MA_PER_RAW = 6.5
-
-
-@dataclass(frozen=True, slots=True)
-class ArmReading:
-    """What all servos reported in one block read; arrays are (6,) in joint order.
-
-    `positions` are degrees and gripper percent, `velocities` the same per second, `loads` the
-    signed motor duty -1..1, `status` the fault bits of each reply (`StatusBit`), `t_s` the
-    monotonic time at which the last reply was in.
-    """
-
-    t_s: float
-    positions: np.ndarray
-    velocities: np.ndarray
-    loads: np.ndarray
-    currents_ma: np.ndarray
-    voltages_v: np.ndarray
-    temperatures_c: np.ndarray
-    status: np.ndarray
+_NO_TORQUE = "a goal was sent to an arm without torque; call arm() first"
 
 
 class Arm:
@@ -69,10 +47,14 @@ class Arm:
     ) -> None:
         self.bus = bus
         self.armed = False
+        self.limits = limits
+        self._calibration = calibration
         self._motors = [(joint, calibration[joint]) for joint in JOINTS]
         self._ids = [motor.id for _, motor in self._motors]
-        self._calibration = calibration
-        self._limits = limits
+        self._decoder = FeedbackDecoder(calibration)
+        self._power = PowerWatch(bus, self._ids, limits.acceleration_units)
+        self._torque_may_be_on = False
+        self._unarmed_because = NotArmed(_NO_TORQUE)
         self._clock = clock
         self._sleep = sleep
 
@@ -97,51 +79,79 @@ class Arm:
         bus = Bus(transport, reply_timeout_s=reply_timeout_s, echo=echo, clock=clock)
         return cls(bus, calibration, limits, clock=clock, sleep=sleep)
 
-    def read(self) -> ArmReading:
-        """Read all servos in one transaction, about 2 ms on USB.
+    def read(self, deadline_s: float | None = None) -> ArmReading:
+        """Read all servos in one transaction, about 2 ms on USB; fault bits are data, not errors.
 
-        Raises BusTimeout with the ids that stayed silent, at the latest after the reply timeout
-        (twice that when a servo had been silent before). Fault bits are data here, not errors.
+        Lost replies are asked for again until `deadline_s` on the arm's clock (the reply timeout
+        from now when left out), and no longer. Raises BusTimeout with the silent ids and what the
+        others said, and PowerLost when a servo of an armed arm was without power.
         """
-        started_s = self._clock()
-        replies = self.bus.sync_read(FEEDBACK_ADDRESS, FEEDBACK_BYTES, self._ids)
+        return self.finish_read(self.start_read(deadline_s))
+
+    def start_read(self, deadline_s: float | None = None) -> SyncRead:
+        """Send the request of `read`, whose reading `finish_read` gives."""
+        if deadline_s is None:
+            deadline_s = self._clock() + self.bus.reply_timeout_s
+        return self.bus.start_sync_read(
+            FEEDBACK_ADDRESS, FEEDBACK_BYTES, self._ids, deadline_s=deadline_s
+        )
+
+    def finish_read(self, pending: SyncRead) -> ArmReading:
+        """Wait for the replies to `start_read`; raises what `read` raises."""
+        replies = self.bus.finish_sync_read(pending)
         now_s = self._clock()
+        if self.armed:
+            self._minding_power(self._power.after_reading, replies, now_s, pending.deadline_s)
         silent = tuple(servo_id for servo_id in self._ids if servo_id not in replies)
         if silent:
-            waited_ms = (now_s - started_s) * 1000.0
-            raise BusTimeout(self.bus.silence_message(silent, waited_ms, 1), silent)
-        rows = [replies[servo_id] for servo_id in self._ids]
-        return ArmReading(
-            t_s=now_s,
-            positions=self._joints(position_from_ticks, rows, registers.PRESENT_POSITION),
-            velocities=self._joints(velocity_from_ticks, rows, registers.PRESENT_VELOCITY),
-            loads=_column(rows, registers.PRESENT_LOAD) / 1000.0,
-            currents_ma=_column(rows, registers.PRESENT_CURRENT) * MA_PER_RAW,
-            voltages_v=_column(rows, registers.PRESENT_VOLTAGE) / 10.0,
-            temperatures_c=_column(rows, registers.PRESENT_TEMPERATURE),
-            status=np.array([reply.error for reply in rows], dtype=np.uint8),
-        )
+            partial = self._decoder.decode(replies, now_s) if replies else None
+            message = self.bus.silence_message(silent, now_s - pending.started_s)
+            raise BusTimeout(message, silent, partial)
+        return self._decoder.decode(replies, now_s)
 
     def write_goals(self, positions: np.ndarray) -> None:
         """Send goals, (6,) degrees and gripper percent, to all servos in one frame.
 
         A goal beyond the calibrated range becomes the end of the range, as the servo itself would
-        have it. Raises GoalError for anything but six finite numbers and NotArmed before `arm`,
-        and then sends nothing.
+        have it. A servo that was silent gets none until `read` has found that it kept its power: a
+        goal would switch full torque on. Raises GoalError for anything but six finite numbers,
+        NotArmed before `arm`, PowerLost after a find, BusTimeout when every servo was silent; then
+        nothing is sent.
         """
-        goals = _checked_goals(positions)
-        if not self.armed:
-            raise NotArmed("a goal was sent to an arm without torque; call arm() first")
-        self.bus.sync_write(
+        goals = checked_goals(positions)
+        self._send(
             registers.GOAL_POSITION,
             {
                 motor.id: min(
-                    motor.range_max,
-                    max(motor.range_min, ticks_from_position(joint, motor, float(goal))),
+                    motor.range_max, max(motor.range_min, ticks_from_position(joint, motor, goal))
                 )
-                for (joint, motor), goal in zip(self._motors, goals, strict=True)
+                for (joint, motor), goal in zip(self._motors, goals.tolist(), strict=True)
             },
         )
+
+    def read_torque_limits(self) -> np.ndarray:
+        """Return the torque limits in the servos, (6,) int64, per mille of stall torque."""
+        limit = registers.TORQUE_LIMIT
+        return np.array([self.bus.read(servo_id, limit) for servo_id in self._ids], dtype=np.int64)
+
+    def write_torque_limits(self, per_mille: np.ndarray) -> None:
+        """Set the torque limits, (6,) per mille of stall torque, in one unacknowledged frame.
+
+        Raises GoalError above the limits that the arm was opened with, else as `write_goals`.
+        """
+        wanted = [round(value) for value in checked_goals(per_mille).tolist()]
+        allowed = self.limits.torque_limits_per_mille
+        for joint, value, limit in zip(JOINTS, wanted, allowed, strict=True):
+            if not 0 <= value <= limit:
+                raise GoalError(
+                    f"torque limit of {joint} is {value} per mille, this arm allows 0..{limit}; "
+                    "nothing was sent"
+                )
+        self._send(registers.TORQUE_LIMIT, dict(zip(self._ids, wanted, strict=True)))
+
+    def check(self) -> None:
+        """Raise ServoFault or a bus error unless every servo may be given torque; only reads."""
+        check_ready(self.bus, self._calibration, self.limits)
 
     def arm(self) -> None:
         """Check every servo and bring torque up without moving; blocks about `ramp_s` + 0.3 s.
@@ -151,57 +161,82 @@ class Arm:
         """
         if self.armed:
             return
-        check_ready(self.bus, self._calibration, self._limits)
+        self.check()
+        self._torque_may_be_on = True
+        reopened = self.bus.counters.reopened
         try:
-            bring_up_torque(self.bus, self._calibration, self._limits, self._sleep)
+            bring_up_torque(self.bus, self._calibration, self.limits, self._sleep)
+            if self.bus.counters.reopened != reopened:
+                raise PowerLost("the port was lost while torque came on; check it, then arm again")
         except BaseException:
             self.soft_stop(ramp_s=0.0)
             raise
+        self._power.trust_all(self._clock())
         self.armed = True
 
-    def soft_stop(self, *, ramp_s: float = RAMP_S) -> SoftStopReport:
+    def soft_stop(
+        self, *, ramp_s: float = RAMP_S, port_wait_s: float = PORT_WAIT_S
+    ) -> SoftStopReport:
         """Let the arm sink and go limp, whatever works and whatever does not; never raises.
 
-        Blocks for `ramp_s` when torque was on. The report names servos that did not confirm.
+        Blocks for `ramp_s` when torque was on, and up to `port_wait_s` more while the port is lost.
+        The report names servos that did not confirm.
         """
         self.armed = False
-        return soft_stop(self.bus, self._ids, ramp_s=ramp_s, sleep=self._sleep)
+        self._unarmed_because = NotArmed(_NO_TORQUE)
+        report = soft_stop(
+            self.bus, self._ids, ramp_s=ramp_s, port_wait_s=port_wait_s, sleep=self._sleep
+        )
+        self._torque_may_be_on = False
+        return report
 
     def close(self) -> None:
-        """Make the arm limp if it is armed and give the port back."""
+        """Make the arm limp if it may have torque and give the port back."""
         try:
-            if self.armed:
+            if self._torque_may_be_on:
                 self.soft_stop()
         finally:
             self.bus.close()
 
-    def _joints(
-        self, convert: Callable[..., float], rows: list[Reply], register: Register
-    ) -> np.ndarray:
-        values = [
-            convert(joint, motor, _field(reply, register))
-            for (joint, motor), reply in zip(self._motors, rows, strict=True)
-        ]
-        return np.array(values, dtype=np.float64)
+    def _send(self, register: Register, values: dict[int, int]) -> None:
+        """Write one register of the servos that are known to have kept their power."""
+        if not self.armed:
+            raise self._unarmed_because
+        self._minding_power(self._power.before_writing, self._clock())
+        if doubted := self._power.doubted:
+            values = {id_: value for id_, value in values.items() if id_ not in doubted}
+        if not values:
+            raise BusTimeout(
+                f"no {register.name} was sent: every servo was silent, and none has shown since "
+                "that it kept its power; read first",
+                tuple(self._ids),
+            )
+        self.bus.sync_write(register, values)
+
+    def _minding_power(self, look: Callable[..., None], *arguments: Any) -> None:
+        """Look after the power; an arm that lost it is no longer armed and from then on says so."""
+        try:
+            look(*arguments)
+        except PowerLost as error:
+            self.armed = False
+            self._unarmed_because = error
+            raise
 
 
-def _checked_goals(positions: object) -> np.ndarray:
+def checked_goals(positions: object, joints: Sequence[str] = JOINTS) -> np.ndarray:
+    """Return goals as (n_joints,) float64. Raises GoalError for anything but finite numbers."""
     try:
         goals = np.asarray(positions, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise GoalError(f"goals must be {len(JOINTS)} numbers; got {positions!r}") from error
-    if goals.shape != (len(JOINTS),):
-        raise GoalError(f"goals have shape {goals.shape}, must be ({len(JOINTS)},): {JOINTS}")
-    for joint, goal in zip(JOINTS, goals, strict=True):
-        if not np.isfinite(goal):
-            raise GoalError(f"goal of {joint} is {goal}, must be finite; nothing was sent")
+        raise GoalError(f"goals must be {len(joints)} numbers; got {positions!r}") from error
+    if goals.shape != (len(joints),):
+        raise GoalError(
+            f"goals have shape {goals.shape}, must be ({len(joints)},): {', '.join(joints)}"
+        )
+    finite = np.isfinite(goals)
+    if not finite.all():
+        first = int(np.argmin(finite))
+        raise GoalError(
+            f"goal of {joints[first]} is {goals[first]}, must be finite; nothing was sent"
+        )
     return goals
-
-
-def _field(reply: Reply, register: Register) -> int:
-    start = register.address - FEEDBACK_ADDRESS
-    return register.decode(reply.data[start : start + register.size])
-
-
-def _column(rows: list[Reply], register: Register) -> np.ndarray:
-    return np.array([_field(reply, register) for reply in rows], dtype=np.float64)

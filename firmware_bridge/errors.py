@@ -4,6 +4,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from firmware_bridge.feedback import ArmReading
+
 
 class BusError(Exception):
     """Anything the servo bus or the arm on it refused or failed to do."""
@@ -14,11 +19,21 @@ class PortError(BusError):
 
 
 class BusTimeout(BusError):
-    """A servo did not answer in time; `servo_ids` are the silent ones."""
+    """A servo did not answer in time; `servo_ids` are the silent ones.
 
-    def __init__(self, message: str, servo_ids: tuple[int, ...]) -> None:
+    `partial` is the arm's reading with NaN at the silent joints, None when nobody answered or when
+    no reading was asked for. It is for logs and displays, never a ground for the next goal.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        servo_ids: tuple[int, ...],
+        partial: ArmReading | None = None,
+    ) -> None:
         super().__init__(message)
         self.servo_ids = servo_ids
+        self.partial = partial
 
 
 class ChecksumMismatch(BusError):
@@ -27,6 +42,10 @@ class ChecksumMismatch(BusError):
 
 class WrongServoId(BusError):
     """Only servos that were not asked answered."""
+
+
+class EchoError(BusError):
+    """The adapter returns what is sent though not told so, or does not though told so."""
 
 
 class ServoFault(BusError):
@@ -41,5 +60,9 @@ class NotArmed(BusError):
     """A goal was sent to an arm that is not armed; on this servo it would switch torque on."""
 
 
+class PowerLost(NotArmed):
+    """A servo was without power for a moment: its torque is off and its limits are forgotten."""
+
+
 class GoalError(BusError, ValueError):
-    """A goal is not six finite numbers."""
+    """Goals or torque limits that are not one allowed number per joint."""

@@ -17,9 +17,11 @@ BROADCAST_ID = 0xFE
 MAX_SERVO_ID = 0xFD
 MIN_LENGTH_FIELD = 2
 MAX_LENGTH_FIELD = 250
+MAX_PARAMS = MAX_LENGTH_FIELD - MIN_LENGTH_FIELD
 # Header, id and length in front, checksum behind; LEN counts the rest.
 FRAME_OVERHEAD_BYTES = 4
 EMPTY_STATUS_BYTES = 6
+ID_INDEX, CODE_INDEX = 2, 4
 
 
 class Instruction(enum.IntEnum):
@@ -62,7 +64,7 @@ def encode_frame(frame: Frame) -> bytes:
     if not 0 <= frame.code <= 0xFF:
         raise ValueError(f"instruction or error byte {frame.code} is outside 0..255")
     if length > MAX_LENGTH_FIELD:
-        raise ValueError(f"{len(frame.params)} parameter bytes, a frame holds 248")
+        raise ValueError(f"{len(frame.params)} parameter bytes, a frame holds {MAX_PARAMS}")
     body = bytes((frame.servo_id, length, frame.code)) + frame.params
     return HEADER + body + bytes((checksum(body),))
 
@@ -127,12 +129,14 @@ class FrameParser:
     """Finds frames in a byte stream that may be split, joined, or full of noise.
 
     `bad_checksums` counts candidates that failed the checksum and `skipped_bytes` the bytes that
-    belonged to no frame.
+    belonged to no frame. Who expects no more than `max_params` parameter bytes says so: a damaged
+    length then does not swallow the frames behind it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_params: int = MAX_PARAMS) -> None:
         self.bad_checksums = 0
         self.skipped_bytes = 0
+        self._max_length = max_params + MIN_LENGTH_FIELD
         self._buffer = bytearray()
 
     @property
@@ -146,6 +150,14 @@ class FrameParser:
         frames = []
         while (frame := self._next_frame()) is not None:
             frames.append(frame)
+        return frames
+
+    def resync(self) -> list[Frame]:
+        """Give up an unfinished frame and return the whole ones found inside what was held back."""
+        frames = []
+        while self._buffer:
+            self._skip(1)
+            frames += self.feed(b"")
         return frames
 
     def reset(self) -> None:
@@ -165,7 +177,7 @@ class FrameParser:
             if (
                 buffer[1] != 0xFF
                 or servo_id > BROADCAST_ID
-                or not MIN_LENGTH_FIELD <= length <= MAX_LENGTH_FIELD
+                or not MIN_LENGTH_FIELD <= length <= self._max_length
             ):
                 self._skip(1)
                 continue

@@ -19,6 +19,9 @@ from firmware_bridge.packets import StatusBit
 
 RAMP_S = 2.0
 RAMP_STEPS = 24
+# How long to wait for a lost port: a plug that was touched is back within a second or two.
+PORT_WAIT_S = 3.0
+PORT_POLL_S = 0.05
 # Torque_Enable (40) to Present_Position (56, 57) in one read.
 _STATE_ADDRESS = registers.TORQUE_ENABLE.address
 _STATE_BYTES = registers.PRESENT_POSITION.address + 2 - _STATE_ADDRESS
@@ -38,22 +41,22 @@ def soft_stop(
     servo_ids: Sequence[int],
     *,
     ramp_s: float = RAMP_S,
+    port_wait_s: float = PORT_WAIT_S,
     sleep: Callable[[float], None] = time.sleep,
 ) -> SoftStopReport:
     """Make every servo limp and say which confirmed it; never raises for a servo or the port.
 
-    Blocks for `ramp_s` when torque was on. Where a servo does not confirm, torque off is also
-    broadcast. Torque limits stay 0, so that a stray goal moves nothing, until the next arming.
+    Blocks for `ramp_s` when torque was on, and up to `port_wait_s` more while the port is lost: the
+    servos behind it hold their last goal, so it starts again when the port is back. Where a servo
+    does not confirm, torque off is also broadcast. Torque limits stay 0, so that a stray goal moves
+    nothing, until the next arming.
     """
     warnings: dict[str, str] = {}
-    answering: set[int] = set()
-    try:
-        limits = _hold(bus, servo_ids, answering, warnings)
-        if not answering:
-            _try(warnings, bus.broadcast_torque_off)
-        _lower(bus, limits, ramp_s, sleep, warnings)
-    finally:
-        limp = _cut(bus, servo_ids, answering, warnings)
+    while True:
+        port_wait_s = _wait_for_port(bus, port_wait_s, sleep)
+        limp = _soften(bus, servo_ids, ramp_s, sleep, warnings)
+        if not bus.port_lost or port_wait_s <= 0.0:
+            break
     unconfirmed = tuple(servo_id for servo_id in servo_ids if servo_id not in limp)
     if unconfirmed:
         _try(warnings, bus.broadcast_torque_off)
@@ -72,6 +75,33 @@ def status_text(bits: int) -> str:
     names = [bit.name.lower() for bit in StatusBit if bits & bit]
     unknown = bits & ~sum(StatusBit)
     return " and ".join(names + ([f"unknown bits {unknown:#04x}"] if unknown else []))
+
+
+def _wait_for_port(bus: Bus, wait_s: float, sleep: Callable[[float], None]) -> float:
+    """Wait until the port is open, `wait_s` at most; return what is left of them, always less."""
+    while not bus.reopen() and wait_s > 0.0:
+        sleep(PORT_POLL_S)
+        wait_s -= PORT_POLL_S
+    return wait_s - PORT_POLL_S
+
+
+def _soften(
+    bus: Bus,
+    servo_ids: Sequence[int],
+    ramp_s: float,
+    sleep: Callable[[float], None],
+    warnings: dict[str, str],
+) -> set[int]:
+    """Hold, lower, cut; return the servos that are limp."""
+    answering: set[int] = set()
+    try:
+        limits = _hold(bus, servo_ids, answering, warnings)
+        if not answering:
+            _try(warnings, bus.broadcast_torque_off)
+        _lower(bus, limits, ramp_s, sleep, warnings)
+    finally:
+        limp = _cut(bus, servo_ids, answering, warnings)
+    return limp
 
 
 def _hold(
@@ -106,6 +136,8 @@ def _lower(
     if not any(limits.values()) or ramp_s <= 0.0:
         return
     for step in range(RAMP_STEPS - 1, -1, -1):
+        if bus.port_lost:
+            return
         values = {servo_id: limit * step // RAMP_STEPS for servo_id, limit in limits.items()}
         _try(warnings, bus.sync_write, registers.TORQUE_LIMIT, values)
         sleep(ramp_s / RAMP_STEPS)

@@ -8,14 +8,19 @@ import fcntl
 import os
 import select
 import termios
+import time
 from pathlib import Path
 from typing import Protocol
 
 import serial
 
 from firmware_bridge.errors import PortError
+from firmware_bridge.latency_timer import request_low_latency
+from firmware_bridge.usb_ports import by_id_path
 
 DEFAULT_BAUD_RATE = 1_000_000
+# A request is shorter than any driver's buffer: a port that does not take it is dead.
+WRITE_TIMEOUT_S = 0.1
 _PTY_PREFIX = "/dev/pts/"
 
 
@@ -37,50 +42,58 @@ class Transport(Protocol):
         """Drop bytes that have arrived and were not read."""
         ...
 
+    def reopen(self) -> bool:
+        """Try once, quickly, to open a port that was lost; return whether it is open."""
+        ...
+
     def close(self) -> None:
         """Give the port back."""
         ...
 
 
-class SerialTransport:
-    """A serial port, held exclusively. Raises PortError with one line when it cannot be opened."""
+class DescriptorTransport:
+    """The open descriptor of a serial port that is set up already; owns and closes it."""
 
-    def __init__(self, port: str, baud_rate: int = DEFAULT_BAUD_RATE) -> None:
-        self.name = port
+    def __init__(self, descriptor: int, name: str, baud_rate: int = DEFAULT_BAUD_RATE) -> None:
+        self.name = name
         self.baud_rate = baud_rate
-        try:
-            self._serial = serial.Serial(
-                port, baud_rate, timeout=0, write_timeout=1.0, exclusive=True
-            )
-        except (OSError, ValueError) as error:
-            raise PortError(_open_message(port, baud_rate, error)) from error
-        self._is_pty = os.path.realpath(port).startswith(_PTY_PREFIX)
-        # The lock above binds only those who ask for it; this keeps out everybody else. Not on a
-        # pseudo-terminal, where the mark would outlive a client that is killed.
-        if not self._is_pty:
-            with contextlib.suppress(OSError):
-                fcntl.ioctl(self._serial.fileno(), termios.TIOCEXCL)
-        # Only FTDI-like drivers and Linux have it; the others answer with one of these.
-        with contextlib.suppress(OSError, ValueError, NotImplementedError, AttributeError):
-            self._serial.set_low_latency_mode(True)
+        self._descriptor: int | None = descriptor
+        os.set_blocking(descriptor, False)
+
+    def fileno(self) -> int:
+        """Return the descriptor. Raises PortError when the port is gone."""
+        if self._descriptor is None:
+            raise PortError(f"{self.name}: port lost; check the USB cable and power")
+        return self._descriptor
 
     def write(self, data: bytes) -> None:
-        """Send all of `data`. Raises PortError when the port is gone."""
-        try:
-            self._serial.write(data)
-        except OSError as error:
-            raise self._lost(error) from error
+        """Send all of `data`. Raises PortError when the port is gone or takes nothing."""
+        give_up_s = None
+        while data:
+            descriptor = self.fileno()
+            try:
+                data = data[os.write(descriptor, data) :]
+            except BlockingIOError:
+                now_s = time.monotonic()
+                give_up_s = give_up_s or now_s + WRITE_TIMEOUT_S
+                if now_s >= give_up_s:
+                    raise self._lost("it takes no more bytes") from None
+                select.select([], [descriptor], [], give_up_s - now_s)
+            except OSError as error:
+                raise self._lost(error) from error
 
     def read(self, max_bytes: int, timeout_s: float) -> bytes:
         """Return 1..max_bytes bytes as soon as some are there, none after `timeout_s`."""
         # Not pyserial's own read: changing its timeout sets up the terminal anew every time.
+        descriptor = self.fileno()
         try:
-            descriptor = self._serial.fileno()
             readable, _, _ = select.select([descriptor], [], [], max(0.0, timeout_s))
             if not readable:
                 return b""
             data = os.read(descriptor, max_bytes)
-        except (OSError, ValueError) as error:
+        except BlockingIOError:
+            return b""
+        except OSError as error:
             raise self._lost(error) from error
         if not data:
             raise self._lost("it was closed at the other end")
@@ -89,21 +102,88 @@ class SerialTransport:
     def flush_input(self) -> None:
         """Drop bytes that have arrived and were not read."""
         try:
-            self._serial.reset_input_buffer()
+            termios.tcflush(self.fileno(), termios.TCIFLUSH)
         except (OSError, termios.error) as error:
             raise self._lost(error) from error
 
+    def reopen(self) -> bool:
+        """Return whether the port is open; a descriptor that was lost does not come back."""
+        return self._descriptor is not None
+
     def close(self) -> None:
-        """Give the port back; never fails."""
-        with contextlib.suppress(OSError, termios.error):
-            if not self._is_pty:
-                fcntl.ioctl(self._serial.fileno(), termios.TIOCNXCL)
-        with contextlib.suppress(OSError, termios.error):
-            self._serial.close()
+        """Give the descriptor back; never fails."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
 
     def _lost(self, error: Exception | str) -> PortError:
+        """Close what is dead, so that the system can give its name to the adapter once more."""
+        self.close()
         reason = " ".join(str(error).split())
         return PortError(f"{self.name}: port lost ({reason}); check the USB cable and power")
+
+
+class SerialTransport(DescriptorTransport):
+    """A serial port, held exclusively. Raises PortError with one line when it cannot be opened.
+
+    `reopen` looks for the same adapter: by its name in /dev/serial/by-id where it has one, because
+    two arms that were unplugged may have swapped the other names.
+    """
+
+    def __init__(self, port: str, baud_rate: int = DEFAULT_BAUD_RATE) -> None:
+        super().__init__(_open(port, baud_rate), port, baud_rate)
+        self._path = by_id_path(port) or port
+
+    def reopen(self) -> bool:
+        """Try once, quickly, to open a port that was lost; return whether it is open."""
+        if self._descriptor is None:
+            with contextlib.suppress(PortError):
+                self._descriptor = _open(self._path, self.baud_rate)
+        return self._descriptor is not None
+
+    def close(self) -> None:
+        """Give the port back; never fails."""
+        if self._descriptor is not None and not _is_pty(self._path):
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(self._descriptor, termios.TIOCNXCL)
+        super().close()
+
+
+def holder(port: str) -> tuple[int, str] | None:
+    """Return process id and name of another process that has `port` open, as far as visible."""
+    target = os.path.realpath(port)
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            process = int(link.parts[2])
+            if process != os.getpid() and os.readlink(link) == target:
+                return process, Path("/proc", link.parts[2], "comm").read_text().strip()
+    return None
+
+
+def _open(port: str, baud_rate: int) -> int:
+    """Open and set up a port, and return its descriptor."""
+    try:
+        opened = serial.Serial(port, baud_rate, timeout=0, exclusive=True)
+    except (OSError, ValueError) as error:
+        raise PortError(_open_message(port, baud_rate, error)) from error
+    with contextlib.closing(opened):
+        # A pseudo-terminal is open at its other end too, and a mark on it would outlive a client
+        # that is killed.
+        if not _is_pty(port):
+            # Whoever opened the port before and did not lock it is looked for; the mark keeps out
+            # whoever comes later and does not ask for the lock.
+            if holder(port) is not None:
+                raise PortError(_taken_message(port))
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(opened.fileno(), termios.TIOCEXCL)
+        request_low_latency(opened)
+        # A descriptor of our own: the lock goes with it.
+        return os.dup(opened.fileno())
+
+
+def _is_pty(port: str) -> bool:
+    return os.path.realpath(port).startswith(_PTY_PREFIX)
 
 
 def _open_message(port: str, baud_rate: int, error: Exception) -> str:
@@ -116,7 +196,7 @@ def _open_message(port: str, baud_rate: int, error: Exception) -> str:
     if number == errno.EACCES:
         return f"{port}: permission denied; run 'sudo usermod -aG dialout $USER' and log in again"
     if number in (errno.EBUSY, errno.EAGAIN, errno.EWOULDBLOCK):
-        return f"{port}: taken by {_holder(port)}, and try again"
+        return _taken_message(port)
     if isinstance(error, ValueError):
         return f"{port}: {baud_rate} baud is not possible ({error}); the servos' default is 1000000"
     if number in (errno.ENOTTY, errno.EINVAL, errno.EISDIR):
@@ -125,13 +205,11 @@ def _open_message(port: str, baud_rate: int, error: Exception) -> str:
     return f"{port}: cannot be opened ({reason}); run 'molmoact-arm scan' to see the ports"
 
 
-def _holder(port: str) -> str:
-    """Name the process that has `port` open, as far as this user may see, and how to end it."""
-    target = os.path.realpath(port)
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        with contextlib.suppress(OSError):
-            process = link.parts[2]
-            if int(process) != os.getpid() and os.readlink(link) == target:
-                name = Path("/proc", process, "comm").read_text().strip()
-                return f"process {process} ({name}); end it with 'kill {process}'"
-    return "another process; end it"
+def _taken_message(port: str) -> str:
+    found = holder(port)
+    if found is None:
+        return f"{port}: taken by another process; end it, and try again"
+    process, name = found
+    return (
+        f"{port}: taken by process {process} ({name}); end it with 'kill {process}', and try again"
+    )

@@ -3,6 +3,7 @@
 ```
 molmoact-arm scan
 molmoact-arm setup --port /dev/ttyACM0
+molmoact-arm calibrate --port /dev/ttyACM0 --calibration arm.json
 molmoact-arm stop --port /dev/ttyACM0
 molmoact-arm emulate --link /tmp/arm --calibration /tmp/arm.json
 ```
@@ -14,7 +15,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from firmware_bridge import emulate_command, scan_command, setup_command, stop_command
+from firmware_bridge import (
+    calibrate_command,
+    emulate_command,
+    scan_command,
+    setup_command,
+    stop_command,
+)
 from firmware_bridge.calibration import CalibrationError
 from firmware_bridge.command_line import CommandParser
 from firmware_bridge.emulator.faults import FaultsError
@@ -23,7 +30,7 @@ from firmware_bridge.errors import BusError
 from firmware_bridge.port_options import UserError
 
 PROGRAM = "molmoact-arm"
-COMMANDS = (scan_command, setup_command, stop_command, emulate_command)
+COMMANDS = (scan_command, setup_command, calibrate_command, stop_command, emulate_command)
 
 
 def build_parser() -> argparse.ArgumentParser:

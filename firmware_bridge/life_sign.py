@@ -29,7 +29,7 @@ class Phase(enum.IntEnum):
     TORQUE = 1  # from the first frame of arming on
     SOFTENING = 2  # in its own soft stop
     SOFT = 3  # let down; `outcome` has the servos
-    YIELDED = 4  # it leaves the bus, and letting the arm down, to the watchdog
+    YIELDED = 4  # it woke up, and leaves the arm that was taken over to the watchdog
     DONE = 5  # the watchdog may go
 
 
@@ -41,7 +41,6 @@ class TakenOver(enum.IntEnum):
     GONE = 2
     STOP_IGNORED = 3
     STOP_BEFORE_TORQUE = 4
-    HANDED_OVER = 5
 
 
 class StopKind(enum.IntEnum):

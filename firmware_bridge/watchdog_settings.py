@@ -78,7 +78,5 @@ def takeover_text(
         return f"{who} was killed or crashed while the arm had torque"
     if why is TakenOver.SILENT:
         return f"{who} hung: no sign of life on the bus for more than {allowed_s:.2f} s"
-    if why is TakenOver.HANDED_OVER:
-        return f"{who} lost the port"
     asked = stop_text(*stop)
     return f"{asked}; {who} did not react" if why is TakenOver.STOP_IGNORED else asked

@@ -64,8 +64,11 @@ class JointReading(Protocol):
 class JointIO(Protocol):
     """An armed arm, real or not."""
 
-    def read(self) -> JointReading:
-        """Measure every joint; blocks for one bus cycle, raises JointIoError or StopRequested."""
+    def read(self, deadline_s: float | None = None) -> JointReading:
+        """Measure every joint; blocks until `deadline_s` on time.monotonic at the longest.
+
+        None is one bus cycle from now. Raises JointIoError or StopRequested.
+        """
         ...
 
     def write(self, positions: np.ndarray) -> None:

@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         # Told to end or left by its terminal, it puts back what it wrote, as on Ctrl-C.
         with handling((signal.SIGTERM, signal.SIGHUP), signal.default_int_handler):
-            guide = Guide(console, CalibrationSession(bus, time.monotonic), path)
+            guide = Guide(console, CalibrationSession(bus), path)
             if calibration is not None:
                 guide.apply(calibration)
             else:

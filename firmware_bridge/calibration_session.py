@@ -6,7 +6,7 @@ position mode and single-turn feedback. Whatever was written can be put back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from firmware_bridge import registers
@@ -37,9 +37,8 @@ READ_TRIES = 3
 class CalibrationSession:
     """One calibration of the six servos on `bus`, ids 1..6 as LeRobot numbers them."""
 
-    def __init__(self, bus: Bus, clock: Callable[[], float]) -> None:
+    def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._clock = clock
         self._memory: ServoMemory | None = None
         self._offsets: dict[str, int] = {}
         self._middle: dict[str, int] = {}
@@ -111,13 +110,13 @@ class CalibrationSession:
 
     def start_sweep(self, joints: Iterable[str] = SWEPT_JOINTS) -> None:
         """Begin to follow these joints anew."""
-        raw, now_s = self.raw_positions(), self._clock()
+        raw, now_s = self.raw_positions(), self._bus.clock()
         self.sweeps.update({joint: JointSweep(raw[joint], now_s) for joint in joints})
 
     def follow(self, joints: Iterable[str] = SWEPT_JOINTS) -> None:
         """Take one reading of the joints; a lost one shows later as a gap."""
         replies = self._read_positions(tries=1)
-        now_s = self._clock()
+        now_s = self._bus.clock()
         for joint in joints:
             if joint in replies:
                 self.sweeps[joint].add(replies[joint], now_s)

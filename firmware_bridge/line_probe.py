@@ -6,13 +6,12 @@ adapter that echoes, two servos with one id, or a cable that damages bytes needs
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from firmware_bridge import packets
+from firmware_bridge.bus import Bus
 from firmware_bridge.packets import BROADCAST_ID, MAX_SERVO_ID, Frame, FrameParser, encode_frame
 from firmware_bridge.registers import FEEDBACK_ADDRESS, FEEDBACK_BYTES, ID
-from firmware_bridge.transport import Transport
 
 # Longest wait for a byte while no reply is whole, as the bus has it, and the silence that ends an
 # answer.
@@ -54,14 +53,9 @@ class ReplyCount:
         return self.asked - self.good
 
 
-def ask_line(
-    transport: Transport,
-    frame: bytes,
-    clock: Callable[[], float],
-    *,
-    first_byte_s: float = FIRST_BYTE_S,
-) -> LineAnswer:
+def ask_line(bus: Bus, frame: bytes, *, first_byte_s: float = FIRST_BYTE_S) -> LineAnswer:
     """Send a frame and listen until a reply is in and the line quiet. Raises PortError."""
+    transport, clock = bus.transport, bus.clock
     transport.flush_input()
     transport.write(frame)
     parser, frames, echoed = FrameParser(), [], False
@@ -80,9 +74,9 @@ def ask_line(
     return LineAnswer(tuple(frames), parser.skipped_bytes + parser.pending_bytes, echoed)
 
 
-def echoes(transport: Transport, clock: Callable[[], float]) -> bool:
+def echoes(bus: Bus) -> bool:
     """Return whether the adapter gives back every byte sent. Raises PortError."""
-    return ask_line(transport, sign_of_life(MAX_SERVO_ID), clock).echoed
+    return ask_line(bus, sign_of_life(MAX_SERVO_ID)).echoed
 
 
 def sign_of_life(servo_id: int) -> bytes:
@@ -93,14 +87,12 @@ def sign_of_life(servo_id: int) -> bytes:
     return packets.read(servo_id, ID.address, ID.size)
 
 
-def broadcast_ping(transport: Transport, clock: Callable[[], float]) -> LineAnswer:
+def broadcast_ping(bus: Bus) -> LineAnswer:
     """Ask all servos for a sign of life; blocks for 0.8 s. Raises PortError."""
-    return ask_line(transport, packets.ping(BROADCAST_ID), clock, first_byte_s=BROADCAST_WAIT_S)
+    return ask_line(bus, packets.ping(BROADCAST_ID), first_byte_s=BROADCAST_WAIT_S)
 
 
-def count_replies(
-    transport: Transport, servo_id: int, asked: int, clock: Callable[[], float]
-) -> ReplyCount:
+def count_replies(bus: Bus, servo_id: int, asked: int) -> ReplyCount:
     """Read one servo's measurements `asked` times and count what came back. Raises PortError.
 
     Two servos with one id talk at the same time about different positions, so their replies come
@@ -109,7 +101,7 @@ def count_replies(
     frame = packets.read(servo_id, FEEDBACK_ADDRESS, FEEDBACK_BYTES)
     counts = dict.fromkeys(("good", "lost", "damaged", "doubled"), 0)
     for _ in range(asked):
-        counts[_judged(ask_line(transport, frame, clock), servo_id)] += 1
+        counts[_judged(ask_line(bus, frame), servo_id)] += 1
     return ReplyCount(asked=asked, **counts)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -74,7 +73,6 @@ def scan_port(
     baud_rate: int | None,
     *,
     echo: bool = False,
-    clock: Callable[[], float] = time.monotonic,
 ) -> int:
     """Print a line for every servo that answers and return how many did.
 
@@ -83,15 +81,15 @@ def scan_port(
     """
     bus = open_at(baud_rate or DEFAULT_BAUD_RATE)
     try:
-        if not echo and echoes(bus.transport, clock):
+        if not echo and echoes(bus):
             raise UserError(ECHO_TEXT)
-        found = _report(console, bus, servo_ids, clock)
+        found = _report(console, bus, servo_ids)
     finally:
         bus.close()
     if found or baud_rate:
         return found
     for other in buses_at_other_rates(open_at, DEFAULT_BAUD_RATE):
-        here = _report(console, other, servo_ids, clock)
+        here = _report(console, other, servo_ids)
         if here:
             console.say(
                 f"  these answer at {other.transport.baud_rate} baud, the arm needs "
@@ -117,16 +115,14 @@ def _scan_all(console: Console, ports: Sequence[UsbPort], scan: Callable[[str], 
     return 0
 
 
-def _report(
-    console: Console, bus: Bus, servo_ids: Sequence[int], clock: Callable[[], float]
-) -> int:
-    ids = answering_ids(bus.transport, servo_ids, clock)
+def _report(console: Console, bus: Bus, servo_ids: Sequence[int]) -> int:
+    ids = answering_ids(bus, servo_ids)
     for servo_id in ids:
         try:
             console.say(_line(read_identity(bus, servo_id)))
         except BusError as error:
             console.say(f"  id {servo_id}: answered a ping, then failed: {error}")
-        replies = count_replies(bus.transport, servo_id, PROBES, clock)
+        replies = count_replies(bus, servo_id, PROBES)
         if replies.bad:
             console.say(
                 f"  id {servo_id}: {replies.bad} of {PROBES} replies lost or damaged; two servos "

@@ -37,12 +37,10 @@ class ServoSetup:
         open_at: Callable[[int], Bus],
         *,
         echo: bool = False,
-        clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._open_at = open_at
         self._echo = echo
-        self._clock = clock
         self._sleep = sleep
 
     def find(self) -> LoneServo:
@@ -88,15 +86,14 @@ class ServoSetup:
         return changed
 
     def _lone_id(self, bus: Bus) -> int | None:
-        transport, clock = bus.transport, self._clock
-        if not self._echo and echoes(transport, clock):
+        if not self._echo and echoes(bus):
             raise UserError("the adapter returns every byte sent; set its jumper to USB, or --echo")
-        answer = broadcast_ping(transport, clock)
+        answer = broadcast_ping(bus)
         ids = sorted({frame.servo_id for frame in answer.frames})
         if answer.silent:
             return None
         if len(ids) == 1 and not answer.stray_bytes and len(answer.frames) == 1:
-            if not count_replies(transport, ids[0], PROBES, clock).bad:
+            if not count_replies(bus, ids[0], PROBES).bad:
                 return ids[0]
             who = f"two or more with id {ids[0]}, or a loose plug"
         else:

@@ -10,7 +10,6 @@ from firmware_bridge.bus import Bus
 from firmware_bridge.errors import PortError
 from firmware_bridge.line_probe import ask_line, sign_of_life
 from firmware_bridge.registers import BAUD_RATES, STS3215_MODEL_NUMBER, Register
-from firmware_bridge.transport import Transport
 
 # Rates a servo may have been set to. Sources disagree about the slow ones: vendor headers have
 # 76800, 57600 and 38400 where LeRobot has 57600, 38400 and 19200.
@@ -64,15 +63,9 @@ def read_identity(bus: Bus, servo_id: int) -> ServoIdentity:
     )
 
 
-def answering_ids(
-    transport: Transport, servo_ids: Sequence[int], clock: Callable[[], float]
-) -> list[int]:
+def answering_ids(bus: Bus, servo_ids: Sequence[int]) -> list[int]:
     """Return the ids that give any sign of life; a silent one costs 20 ms. Raises PortError."""
-    return [
-        servo_id
-        for servo_id in servo_ids
-        if not ask_line(transport, sign_of_life(servo_id), clock).silent
-    ]
+    return [servo_id for servo_id in servo_ids if not ask_line(bus, sign_of_life(servo_id)).silent]
 
 
 def buses_at_other_rates(open_at: Callable[[int], Bus], tried: int) -> Iterator[Bus]:

@@ -50,7 +50,7 @@ class Person:
         self.console = ScriptedConsole([], self._pressed)
         self.console.ask = self._ask
         self.bus = Bus(self.transport, clock=self.transport.clock)
-        self.session = CalibrationSession(self.bus, self.transport.clock)
+        self.session = CalibrationSession(self.bus)
 
     def calibrate(self, **options):
         self._guide().calibrate(**options)

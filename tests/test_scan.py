@@ -27,9 +27,7 @@ def scan(servos, baud_rate=None, ids=range(1, 9), echo=False):
         transport = MemoryTransport(servos, rate)
         return Bus(transport, clock=transport.clock, echo=echo)
 
-    found = scan_command.scan_port(
-        console, open_at, list(ids), baud_rate, echo=echo, clock=lambda: servos.now_s
-    )
+    found = scan_command.scan_port(console, open_at, list(ids), baud_rate, echo=echo)
     return found, console.words(), rates
 
 

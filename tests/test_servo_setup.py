@@ -23,9 +23,7 @@ class Bench:
     def __init__(self, servos=None):
         self.servos = servos or factory_servo()
         self.opened = []
-        self.setup = ServoSetup(
-            self.open_at, clock=lambda: self.servos.now_s, sleep=lambda s: self.servos.advance(s)
-        )
+        self.setup = ServoSetup(self.open_at, sleep=lambda s: self.servos.advance(s))
 
     def open_at(self, baud_rate):
         self.opened.append(baud_rate)
@@ -117,7 +115,7 @@ def test_an_echoing_adapter_is_refused():
 def test_a_failure_half_way_leaves_no_servo_unlocked():
     bench = Bench()
     found = bench.setup.find()
-    setup = ServoSetup(bench.open_at, clock=lambda: bench.servos.now_s, sleep=interrupt)
+    setup = ServoSetup(bench.open_at, sleep=interrupt)
     with pytest.raises(KeyboardInterrupt):
         setup.assign(found, 6)
     assert bench.servos.servos[0].value(registers.LOCK) == 1

@@ -63,6 +63,11 @@ def load_calibration(path: Path) -> dict[str, MotorCalibration]:
         raise CalibrationError(f"{path}: is not JSON ({error})") from error
     if not isinstance(content, dict):
         raise CalibrationError(f"{path}: must map the joints {', '.join(JOINTS)}")
+    if "motor_names" in content:
+        raise CalibrationError(
+            f"{path}: is of a LeRobot from before June 2025, whose zero positions were others; "
+            "calibrate the arm again"
+        )
     for joint in content:
         if joint not in JOINTS:
             raise CalibrationError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from firmware_bridge.calibration import (
@@ -13,11 +12,8 @@ from firmware_bridge.calibration import (
     calibration_text,
     save_calibration,
 )
+from firmware_bridge.calibration_search import find_calibration, lerobot_calibration_path
 from firmware_bridge.port_options import UserError
-
-# LeRobot's folder of SO-100/SO-101 followers, and its names from before the two were one class.
-FOLDER = "so_follower"
-OLDER_FOLDERS = ("so101_follower", "so100_follower")
 
 
 def add_calibration_options(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +31,7 @@ def written_path(arguments: argparse.Namespace) -> Path:
         return arguments.calibration
     if not arguments.id:
         raise UserError("say where the calibration is kept: --calibration FILE or --id NAME")
-    return _robots_folder(os.environ) / FOLDER / f"{_checked_name(arguments.id)}.json"
+    return lerobot_calibration_path(arguments.id)
 
 
 def read_path(arguments: argparse.Namespace) -> Path | None:
@@ -45,10 +41,7 @@ def read_path(arguments: argparse.Namespace) -> Path | None:
     """
     if arguments.calibration or not arguments.id:
         return arguments.calibration
-    name = f"{_checked_name(arguments.id)}.json"
-    robots = _robots_folder(os.environ)
-    paths = [robots / folder / name for folder in (FOLDER, *OLDER_FOLDERS)]
-    return next((path for path in paths if path.exists()), paths[0])
+    return find_calibration(arguments.id)
 
 
 def check_writable(path: Path) -> None:
@@ -94,18 +87,3 @@ def beside(path: Path, suffix: str) -> Path:
     stem = path.name.removesuffix(".json")
     names = (f"{stem}.{suffix}{'' if n == 1 else f'-{n}'}.json" for n in range(1, 1000))
     return next(path.with_name(name) for name in names if not path.with_name(name).exists())
-
-
-def _robots_folder(environment: Mapping[str, str]) -> Path:
-    """Return LeRobot's folder of robots' calibrations, by the variables LeRobot goes by."""
-    cache = Path(environment.get("XDG_CACHE_HOME") or "~/.cache")
-    hub = Path(environment.get("HF_HOME") or cache / "huggingface")
-    home = Path(environment.get("HF_LEROBOT_HOME") or hub / "lerobot")
-    folder = Path(environment.get("HF_LEROBOT_CALIBRATION") or home / "calibration")
-    return folder.expanduser() / "robots"
-
-
-def _checked_name(name: str) -> str:
-    if not name.strip(".") or "/" in name or "\\" in name:
-        raise UserError(f"--id {name!r} is not a robot's name; a name has no slashes")
-    return name

@@ -152,7 +152,12 @@ def test_bad_file_is_named_with_its_key_in_one_line(tmp_path, change, message):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "is not JSON"), ("[1]", "must map the joints")]
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[1]", "must map the joints"),
+        ('{"motor_names": ["gripper"], "drive_mode": [0]}', "from before June 2025, whose zero"),
+    ],
 )
 def test_file_that_is_no_calibration_is_refused(tmp_path, text, message):
     path = tmp_path / "arm.json"

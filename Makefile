@@ -46,8 +46,8 @@ run: setup-runtime ## run BUNDLE on the arm of PROFILE with TASK (a real arm: PO
 scan: setup-runtime ## list ports and the servos on them (PORT=/dev/... for one)
 	@$(RUNTIME)/bin/molmoact-arm scan $(if $(PORT),--port $(PORT))
 
-stop: setup-runtime ## make an arm soft that no program drives (PORT=/dev/...)
-	@$(RUNTIME)/bin/molmoact-arm stop --port $(PORT)
+stop: ## let an arm down at once, whoever drives it (PORT=/dev/...)
+	@PATH="$(RUNTIME)/bin:$(VENV)/bin:$$PATH" molmoact-arm stop --port $(PORT)
 
 clean: ## remove what was built, not the environments
 	rm -rf $(DEMO) $(BUNDLE) .pytest_cache .ruff_cache

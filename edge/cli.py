@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import math
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +16,22 @@ import numpy as np
 from edge.box_file import BoxHandover
 from edge.errors import EdgeError
 from edge.inspect_bundle import describe_bundle
-from edge.joints import JointIoError, JointReading
+from edge.joints import JointIoError, JointReading, StopRequested
 from edge.loop import END_STOP
 from edge.profile import ArmProfile, load_profile
 from edge.report import format_report
 from edge.run import run_robot
 from edge.run_options import RunOptions
-from firmware_bridge.arm import Arm
 from firmware_bridge.arming import ArmLimits
 from firmware_bridge.calibration import JOINTS, CalibrationError, load_calibration
 from firmware_bridge.command_line import CommandParser
 from firmware_bridge.errors import BusError
+from firmware_bridge.last_words import LastWords
+from firmware_bridge.watchdog_handle import StopAsked
+from firmware_bridge.watchdog_settings import WatchdogTimes
+from firmware_bridge.watched_arm import WatchedArm, open_watched_arm
 
+PROGRAM = "molmoact-edge"
 DEPTH_MODES = ("off", "full", "incremental")
 EXIT_OK, EXIT_ERROR, EXIT_SIGNAL = 0, 2, 128
 
@@ -33,7 +39,7 @@ EXIT_OK, EXIT_ERROR, EXIT_SIGNAL = 0, 2, 128
 def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = CommandParser(
-        prog="molmoact-edge",
+        prog=PROGRAM,
         description="Run a quantised MolmoAct2 bundle on an SO-100/SO-101 arm.",
         epilog="example: molmoact-edge run bundle/ --profile sim --task 'pick up the red cube'",
     )
@@ -58,6 +64,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--norm-tag", help="which robot's statistics to use, when the bundle has many")
     run.add_argument("--seconds", type=_seconds, help="how long; without it until Ctrl-C")
+    run.add_argument(
+        "--dead-man",
+        action="store_true",
+        help="move only while 'molmoact-arm hold-to-run' is held in another terminal",
+    )
     run.add_argument("--seed", type=_seed, default=0, help="of the simulated desk (default 0)")
     run.add_argument("--report", type=Path, metavar="FILE", help="write the figures as JSON")
     run.add_argument("--arrays", type=Path, metavar="FILE", help="write every tick as .npz")
@@ -84,31 +95,38 @@ def main(argv: list[str] | None = None) -> int:
 
 
 class ServoArm:
-    """The servo bus as the loop sees it: every bus error is a JointIoError."""
+    """The servo bus as the loop sees it: every bus error is a JointIoError.
 
-    def __init__(self, arm: Arm) -> None:
+    Reading raises StopRequested when the arm is to be let down: somebody asked for it, or the
+    watchdog has taken it over, or is gone.
+    """
+
+    def __init__(self, arm: WatchedArm) -> None:
         self._arm = arm
 
-    def read(self) -> JointReading:
-        """Measure every joint in one bus transaction."""
-        try:
-            return self._arm.read()
-        except BusError as error:
-            raise JointIoError(str(error)) from error
+    def read(self, deadline_s: float | None = None) -> JointReading:
+        """Measure every joint in one bus transaction, over by `deadline_s`."""
+        with _as_edge_errors():
+            return self._arm.read(deadline_s)
 
     def write(self, positions: np.ndarray) -> None:
         """Send one goal per joint in one frame."""
-        try:
+        with _as_edge_errors():
             self._arm.write_goals(positions)
-        except BusError as error:
-            raise JointIoError(str(error)) from error
 
     def give_torque(self, box: BoxHandover | None = None) -> None:
         """Check the servos and bring torque up without moving; `box` is for the watchdog."""
-        try:
+        with _as_edge_errors():
+            if box is not None:
+                words = LastWords(
+                    n_bytes=box.n_bytes,
+                    reason_offset=box.reason_offset,
+                    reason_bytes=box.reason_bytes,
+                    allocated=box.allocated,
+                    path=box.path,
+                )
+                self._arm.watchdog.hand_record(words, box.descriptor)
             self._arm.arm()
-        except BusError as error:
-            raise JointIoError(str(error)) from error
 
     def soft_stop(self) -> None:
         """Let the arm down; JointIoError names the servos that did not confirm."""
@@ -124,8 +142,13 @@ class ServoArm:
         self._arm.close()
 
 
-def open_servo_arm(port: str, calibration_path: Path, profile: ArmProfile) -> ServoArm:
-    """Open the bus at `port` for reading; JointIoError says what does not fit."""
+def open_servo_arm(
+    port: str, calibration_path: Path, profile: ArmProfile, *, dead_man: bool = False
+) -> ServoArm:
+    """Open the bus at `port` for reading and start its watchdog; JointIoError if it cannot be.
+
+    With `dead_man` torque is refused unless somebody holds the switch.
+    """
     names = tuple(joint.name for joint in profile.joints)
     if names != JOINTS:
         raise JointIoError(
@@ -147,9 +170,26 @@ def open_servo_arm(port: str, calibration_path: Path, profile: ArmProfile) -> Se
                     f"{calibration_path}: {joint.name} is servo {calibration[joint.name].id}, "
                     f"arm profile {profile.name} says {joint.servo_id}; correct one of them"
                 )
-        return ServoArm(Arm.open(port, calibration, limits))
+        times = _watchdog_times(profile)
+        arm = open_watched_arm(port, calibration, limits, times, program=PROGRAM, dead_man=dead_man)
+        return ServoArm(arm)
     except (BusError, CalibrationError) as error:
         raise JointIoError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _as_edge_errors() -> Iterator[None]:
+    try:
+        yield
+    except StopAsked as asked:
+        raise StopRequested(str(asked)) from asked
+    except BusError as error:
+        raise JointIoError(str(error)) from error
+
+
+def _watchdog_times(profile: ArmProfile) -> WatchdogTimes:
+    times = profile.watchdog
+    return WatchdogTimes(times.hold_s, times.soften_s, times.slow_s, times.replug_s)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -167,7 +207,8 @@ def _run(args: argparse.Namespace) -> int:
         record=args.record,
     )
     profile = load_profile(args.profile)
-    result = run_robot(options, profile, open_servo_arm, _say)
+    open_arm = functools.partial(open_servo_arm, dead_man=args.dead_man)
+    result = run_robot(options, profile, open_arm, _say)
     print(format_report(result.report))
     if result.fault_trace is not None:
         print(result.fault_trace, file=sys.stderr, end="")
@@ -190,11 +231,11 @@ def _inspect(args: argparse.Namespace) -> int:
 
 def _say(line: str) -> None:
     with contextlib.suppress(OSError):  # the terminal may be gone; the arm is still to be stopped
-        print(f"molmoact-edge: {line}", file=sys.stderr, flush=True)
+        print(f"{PROGRAM}: {line}", file=sys.stderr, flush=True)
 
 
 def _fail(message: str) -> int:
-    print(f"molmoact-edge: error: {message}", file=sys.stderr)
+    print(f"{PROGRAM}: error: {message}", file=sys.stderr)
     return EXIT_ERROR
 
 

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from firmware_bridge import (
     calibrate_command,
     emulate_command,
+    hold_command,
     scan_command,
     setup_command,
     stop_command,
@@ -30,7 +31,14 @@ from firmware_bridge.errors import BusError
 from firmware_bridge.port_options import UserError
 
 PROGRAM = "molmoact-arm"
-COMMANDS = (scan_command, setup_command, calibrate_command, stop_command, emulate_command)
+COMMANDS = (
+    scan_command,
+    setup_command,
+    calibrate_command,
+    stop_command,
+    hold_command,
+    emulate_command,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import grp
 import os
 import select
 import termios
@@ -194,7 +195,8 @@ def _open_message(port: str, baud_rate: int, error: Exception) -> str:
     if number in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
         return f"{port}: no such port; check the USB cable, or run 'molmoact-arm scan'"
     if number == errno.EACCES:
-        return f"{port}: permission denied; run 'sudo usermod -aG dialout $USER' and log in again"
+        group = _group(port)
+        return f"{port}: permission denied; run 'sudo usermod -aG {group} $USER' and log in again"
     if number in (errno.EBUSY, errno.EAGAIN, errno.EWOULDBLOCK):
         return _taken_message(port)
     if isinstance(error, ValueError):
@@ -203,6 +205,15 @@ def _open_message(port: str, baud_rate: int, error: Exception) -> str:
         return f"{port}: is not a serial port at {baud_rate} baud; run 'molmoact-arm scan'"
     reason = " ".join(str(error).split())
     return f"{port}: cannot be opened ({reason}); run 'molmoact-arm scan' to see the ports"
+
+
+def _group(port: str) -> str:
+    """Return the group that may open `port`; the usual one where the system does not tell."""
+    with contextlib.suppress(OSError, KeyError):
+        name = grp.getgrgid(os.stat(port).st_gid).gr_name
+        if name != "root":
+            return name
+    return "dialout"
 
 
 def _taken_message(port: str) -> str:

@@ -6,8 +6,8 @@ followed the previous chunk meanwhile. Time in which the arm had nothing to foll
 because it stood still: on a machine slower than its chunks are long, each chunk starts at its
 beginning instead of arriving used up.
 
-Where a chunk takes over (the seam) the one before it fades out, unless both ask for the same there,
-as they do when the new one's first actions were held to what lay `ahead` (`edge.commitment`).
+Where a chunk takes over (the seam) it begins where the one before it is, and what lies between them
+fades: nothing, when its first actions were held to what lay `ahead` (`edge.commitment`).
 
 The policy thread puts, the control thread asks; they share one reference that is replaced whole,
 and each reads with arrays of its own.
@@ -16,30 +16,26 @@ and each reads with arrays of its own.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-
-# Chunks that differ by less at their seam, in degrees or percent, need no fading: a servo's step is
-# 0.09 degrees.
-SAME_GOAL = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Actions on the clock, and the chunks that fade out under them."""
+    """Actions on the clock, and how they are led up to."""
 
     actions: np.ndarray  # (n_actions, n_joints) float64, arm frame
     start_s: float  # when action 0 is due
     end_s: float  # when the last action is over, or the observation too old to be followed
     seam_s: float  # when this chunk takes over
+    gap: np.ndarray  # (n_joints,) from its goal to the one before, at the seam; it fades
     observed_s: float
     number: int
-    fading: tuple[Chunk, ...] = ()  # oldest first; several when chunks come faster than they fade
 
 
 class ChunkBuffer:
-    """Hold the newest chunk, and those before it for as long as they fade out."""
+    """Hold the newest chunk."""
 
     def __init__(
         self, n_joints: int, action_hz: float, blend_s: float, max_chunk_age_s: float
@@ -69,11 +65,14 @@ class ChunkBuffer:
             start_s=start_s,
             end_s=min(played_out_s, observed_s + self._max_chunk_age_s),
             seam_s=now_s,
+            gap=np.zeros(self._n_joints),
             observed_s=observed_s,
             number=0 if old is None else old.number + 1,
         )
         if old is not None and now_s < old.end_s:
-            chunk = self._over(old, chunk)
+            goal = self._policy_reader.goal_at(old, now_s).copy()
+            if np.all(np.isfinite(goal)):  # else there is nothing to begin at
+                np.subtract(goal, self._policy_reader.goal_at(chunk, now_s), out=chunk.gap)
         self._chunk = chunk
         return chunk
 
@@ -111,19 +110,6 @@ class ChunkBuffer:
         chunk = self._chunk
         return 0.0 if chunk is None else max(0.0, chunk.end_s - t_s)
 
-    def _over(self, old: Chunk, chunk: Chunk) -> Chunk:
-        """Let the chunk that the arm follows, and what fades out under it, fade out under `chunk`.
-
-        One that agrees with it at the seam takes over at once, and so does one after a broken goal.
-        """
-        goal = self._policy_reader.goal_at(old, chunk.seam_s).copy()
-        difference = np.abs(self._policy_reader.goal_at(chunk, chunk.seam_s) - goal)
-        if np.all(difference <= SAME_GOAL) or not np.all(np.isfinite(goal)):
-            return chunk
-        chunks = (*old.fading, replace(old, fading=()))
-        gone = sum(chunk.seam_s >= newer.seam_s + self._blend_s for newer in chunks[1:])
-        return replace(chunk, fading=chunks[gone:])
-
 
 class _Reader:
     """Read chunks at any time without allocating; one per thread."""
@@ -132,35 +118,20 @@ class _Reader:
         self._action_hz = action_hz
         self._blend_s = blend_s
         self._goal = np.zeros(n_joints)
-        self._sampled = np.zeros(n_joints)
-        self._difference = np.zeros(n_joints)
+        self._change = np.zeros(n_joints)
 
     def goal_at(self, chunk: Chunk, t_s: float) -> np.ndarray:
-        """Return what a chunk and those under it ask for; before and after its time, its ends."""
-        if not chunk.fading:
-            return self._sample(chunk, t_s, self._goal)
-        self._sample(chunk.fading[0], t_s, self._goal)
-        for newer in chunk.fading[1:]:
-            self._lay_over(newer, t_s)
-        self._lay_over(chunk, t_s)
-        return self._goal
-
-    def _lay_over(self, chunk: Chunk, t_s: float) -> None:
-        """Move the goal towards what this chunk asks for, as far as its seam is past."""
-        since_seam_s = t_s - chunk.seam_s
-        if since_seam_s >= self._blend_s:
-            self._sample(chunk, t_s, self._goal)
-        elif since_seam_s > 0.0:
-            self._sample(chunk, t_s, self._sampled)
-            np.subtract(self._sampled, self._goal, out=self._difference)
-            np.multiply(self._difference, since_seam_s / self._blend_s, out=self._difference)
-            np.add(self._goal, self._difference, out=self._goal)
-
-    def _sample(self, chunk: Chunk, t_s: float, out: np.ndarray) -> np.ndarray:
+        """Return what a chunk asks for; before its first and after its last action, those."""
         last = len(chunk.actions) - 1
         place = min(max(0.0, (t_s - chunk.start_s) * self._action_hz), last)
-        first = min(int(place), last)
+        first = int(place)
         second = min(first + 1, last)
-        np.subtract(chunk.actions[second], chunk.actions[first], out=self._difference)
-        np.multiply(self._difference, place - first, out=self._difference)
-        return np.add(chunk.actions[first], self._difference, out=out)
+        np.subtract(chunk.actions[second], chunk.actions[first], out=self._change)
+        np.multiply(self._change, place - first, out=self._change)
+        np.add(chunk.actions[first], self._change, out=self._goal)
+        since_seam_s = t_s - chunk.seam_s
+        if since_seam_s < self._blend_s:
+            left = 1.0 if since_seam_s <= 0.0 else 1.0 - since_seam_s / self._blend_s
+            np.multiply(chunk.gap, left, out=self._change)
+            np.add(self._goal, self._change, out=self._goal)
+        return self._goal

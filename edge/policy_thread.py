@@ -92,11 +92,7 @@ class PolicyCall:
     n_actions: int
     n_held: int  # first actions that were held to what the arm did during the call
     foreseen_s: float  # how long this call was expected to take; 0 = nothing to go by
-
-    @property
-    def late(self) -> bool:
-        """Whether it took longer, so that the arm did more than the chunk was held to."""
-        return self.n_held > 0 and self.ended_s - self.started_s > self.foreseen_s
+    seam_gap: float  # to the chunk before at the seam, worst joint; blended away
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +199,7 @@ class PolicyThread:
                 n_actions=len(chunk.actions),
                 n_held=0 if commitment is None else commitment.n_held,
                 foreseen_s=foreseen_s,
+                seam_gap=float(np.abs(chunk.gap).max()),
             )
         )
         self.n_calls += 1

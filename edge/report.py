@@ -101,7 +101,7 @@ def build_report(
             "changed_cells": _counts([call.changed_cells for call in calls]),
             "moved_cells": _counts([call.moved_cells for call in calls]),
             "held_actions": _counts([call.n_held for call in calls]),
-            "later_than_foreseen": sum(call.late for call in calls),
+            "seam_gap": _quantiles(np.array([call.seam_gap for call in calls])),
             "seam_jump_per_s": _quantiles(
                 seam_jumps(ticks["t_s"] + ticks["read_s"], ticks["asked"], ticks["chunk"])
             ),
@@ -213,12 +213,12 @@ def _count_text(counts: dict[str, float] | None) -> str:
 
 
 def _seam_text(policy: dict[str, Any]) -> str:
-    jump = policy["seam_jump_per_s"]
-    if jump is None:
+    jump, gap = policy["seam_jump_per_s"], policy["seam_gap"]
+    if jump is None or gap is None:
         return "-"
     return (
         f"{jump['n']}, goal velocity jumps {jump['p50']:.0f}/s (p50), {jump['max']:.0f}/s (max); "
-        f"{policy['later_than_foreseen']} came later than foreseen"
+        f"gap blended away {gap['p50']:.2f} (p50), {gap['max']:.2f} (max)"
     )
 
 

@@ -92,26 +92,16 @@ def test_seam_after_an_exhausted_chunk_takes_the_new_one_at_once():
     np.testing.assert_allclose(chunks.goal_at(2.05), 8.0)
 
 
-def test_chunks_that_have_faded_out_are_not_kept_alive():
-    chunks = buffer()
-    for number in range(4):
-        newest = chunks.put(ramp(number), observed_s=0.5 * number, now_s=0.5 * number)
-    assert newest.number == 3
-    assert [chunk.number for chunk in newest.fading] == [2]
-    assert newest.fading[0].fading == ()
-
-
-def test_chunks_that_come_faster_than_they_fade_never_make_the_goal_step():
+def test_chunks_that_come_faster_than_they_blend_never_make_the_goal_step():
     chunks = buffer(blend_s=0.4)
     before = None
     for tick in range(200):
         t_s = tick * 0.01
         if tick % 15 == 0:  # every 0.15 s, each 8 away from the last
-            newest = chunks.put(np.full((10, 2), 8.0 * (tick // 15 % 2)), t_s, t_s)
+            chunks.put(np.full((10, 2), 8.0 * (tick // 15 % 2)), t_s, t_s)
         goal = chunks.goal_at(t_s).copy()
-        assert before is None or np.abs(goal - before).max() <= 8.0 * 0.01 / 0.4 * 3 + 1e-9
+        assert before is None or np.abs(goal - before).max() <= 8.0 * 0.01 / 0.4 + 1e-9
         before = goal
-    assert len(newest.fading) == 3
 
 
 def test_chunk_that_agrees_at_the_seam_takes_over_at_once():
@@ -120,17 +110,17 @@ def test_chunk_that_agrees_at_the_seam_takes_over_at_once():
     held = ramp(3.0)  # what the first chunk asks for from 0.3 on, ...
     held[3:] = 20.0  # ... up to 0.5; then it goes its own way
     newest = chunks.put(held, observed_s=0.3, now_s=0.45)
-    assert newest.fading == ()
+    np.testing.assert_allclose(newest.gap, 0.0, atol=1e-9)
     for t_s, expected in [(0.449, 4.49), (0.46, 4.6), (0.5, 5.0), (0.6, 20.0)]:
         np.testing.assert_allclose(chunks.goal_at(t_s)[0], expected)
 
 
-def test_old_chunk_that_ends_while_it_fades_stands_at_its_last_action():
+def test_seam_is_blended_also_when_the_old_chunk_would_have_ended_meanwhile():
     chunks = buffer(blend_s=0.4)
     chunks.put(ramp(0.0), observed_s=0.0, now_s=0.0)
-    chunks.put(np.full((10, 2), 9.0 + 8.0), observed_s=0.9, now_s=0.9)
-    for t_s, share in [(0.9, 0.0), (0.99, 0.225), (1.01, 0.275), (1.3, 1.0)]:
-        np.testing.assert_allclose(chunks.goal_at(t_s)[0], 9.0 + 8.0 * share)
+    chunks.put(np.full((10, 2), 17.0), observed_s=0.9, now_s=0.9)
+    for t_s, goal in [(0.9, 9.0), (0.99, 10.8), (1.01, 11.2), (1.3, 17.0)]:
+        np.testing.assert_allclose(chunks.goal_at(t_s)[0], goal)
 
 
 def test_broken_chunk_is_replaced_at_once():

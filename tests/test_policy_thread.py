@@ -229,18 +229,24 @@ def test_call_is_told_what_the_arm_does_until_it_is_ready_in_the_policys_frame()
     assert (rig.thread.calls[1].n_held, rig.thread.calls[1].foreseen_s) == (3, 0.0)
 
 
-def test_call_that_took_longer_than_foreseen_is_late_when_it_was_held():
+def test_held_chunk_leaves_no_gap_at_its_seam_unless_it_comes_too_late():
     rig = Rig(still)
-    for call_s in (0.1, 0.05, 0.08):
+    for number, call_s in enumerate([0.1, 0.05, 0.3]):
 
-        def take(call_s=call_s):
+        def jump(number=number, call_s=call_s):
             rig.now_s += call_s
-            return still()
+            actions = still().actions + 10.0 * number
+            committed, weights = rig.policy.committed[-1]
+            if committed is not None:
+                held = np.flatnonzero(weights == 1.0)
+                actions[held] = committed[held]
+            return Result(actions)
 
-        rig.policy.answer = take
+        rig.policy.answer = jump
         rig.thread.observe(ARM_STATE, rig.now_s)
         rig.thread.call_once()
-    assert [call.late for call in rig.thread.calls] == [False, False, True]
+    gaps = [call.seam_gap for call in rig.thread.calls]
+    np.testing.assert_allclose(gaps, [0.0, 0.0, 10.0], atol=1e-4)
     assert rig.thread.calls[2].foreseen_s == pytest.approx(0.05)
 
 

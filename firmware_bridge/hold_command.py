@@ -106,18 +106,17 @@ def _connected(port: str, key: _Key) -> Iterator[socket.socket]:
 def _hold(client: socket.socket, key: _Key) -> int:
     try:
         client.sendall(f"{HOLD}\n".encode())
+        words = client.recv(256).decode().split()
+        if words[:1] == ["refused"]:
+            raise UserError(f"the run takes no dead man's switch: {' '.join(words[1:])}")
+        print(f"holding {' '.join(words[2:])} (process {' '.join(words[1:2])})", flush=True)
         client.setblocking(False)
         while key.held(KEEP_ALIVE_S):
             client.sendall(b".")
             with contextlib.suppress(BlockingIOError):
-                line = client.recv(256)
-                if not line:
+                if not client.recv(256):
                     print("the run has ended")
                     return 0
-                words = line.decode().split()
-                if words[:1] == ["refused"]:
-                    raise UserError(f"the run takes no dead man's switch: {' '.join(words[1:])}")
-                print(f"holding {' '.join(words[2:])} (process {words[1]})", flush=True)
     except OSError:
         print("the run has ended")
         return 0

@@ -15,7 +15,7 @@ from emulated_arm import ROOT, START_DEG, wait_until
 
 from firmware_bridge import registers
 from firmware_bridge.emulator.bus import EmulatedBus
-from firmware_bridge.emulator.faults import Event
+from firmware_bridge.emulator.faults import Event, ReplyFault
 from firmware_bridge.emulator.plant import RotorPlant
 from firmware_bridge.emulator.pty_server import serve
 from firmware_bridge.registers import Register
@@ -36,6 +36,10 @@ class ServedArm:
 
     def unplug(self, seconds: float) -> None:
         self.bus.inject(Event("unplug", duration_s=seconds))
+
+    def silence(self, servo_id: int) -> None:
+        """No reply of this servo arrives from now on."""
+        self.bus.inject(ReplyFault("drop", ids=frozenset({servo_id})))
 
     def values(self, register: Register) -> list[int]:
         return [

@@ -6,6 +6,7 @@ in a thread of its own, because a driver may block for a second, and keeps only 
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -46,6 +47,10 @@ class Camera(Protocol):
         """Return the newest frame, None before the first."""
         ...
 
+    def newest_s(self) -> float:
+        """Return when the newest frame was captured, nan before the first; next to free."""
+        ...
+
     def close(self) -> None:
         """Release the device; safe to call twice."""
         ...
@@ -64,6 +69,10 @@ class FrameFileCamera:
         """Return a copy of the newest whole frame."""
         latest = self._file.latest() if self._file else None
         return Frame(*latest) if latest else None
+
+    def newest_s(self) -> float:
+        """Return when the newest frame was captured."""
+        return self._file.newest_s() if self._file else math.nan
 
     def close(self) -> None:
         """Unmap the file."""
@@ -96,6 +105,11 @@ class V4l2Camera:
             return None
         image, t_s, index = newest
         return Frame(np.ascontiguousarray(image[:, :, ::-1]), t_s, index)
+
+    def newest_s(self) -> float:
+        """Return when the newest frame was captured."""
+        newest = self._newest
+        return math.nan if newest is None else newest[1]
 
     def close(self) -> None:
         """Stop the thread, then release the device."""

@@ -11,6 +11,7 @@ processors that reorder stores. A reader therefore sees a whole frame or none.
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import zlib
@@ -135,6 +136,11 @@ class FrameFile:
         """Return the index of the newest frame without copying it, None before the first."""
         published = int(self._header["published"][0])
         return published - 1 if published else None
+
+    def newest_s(self) -> float:
+        """Return when the newest frame was captured without copying it, nan before the first."""
+        index = self.newest_index()
+        return math.nan if index is None else float(self._slots[index % N_SLOTS][0]["t_s"][0])
 
     def latest(self) -> tuple[np.ndarray, float, int] | None:
         """Return (a copy of the newest whole frame, its capture time in s, its index), or None."""

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from edge.black_box import BlackBox
 from edge.policy_thread import PolicyCall
 from edge.safety import Outcome
-from edge.tick_log import TickLog
 
 STAGE_COLOURS = {
     "preprocess": "#9aa5b1",
@@ -32,21 +32,21 @@ WIDTH_IN, HEIGHT_IN, DPI = 13.0, 14.0, 100
 
 
 def write_timeline(
-    path: Path, log: TickLog, calls: Sequence[PolicyCall], report: dict[str, Any]
+    path: Path, box: BlackBox, calls: Sequence[PolicyCall], report: dict[str, Any]
 ) -> None:
     """Write a PNG of one run."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    ticks = log.columns()
+    ticks = box.columns()
     start_s = ticks["t_s"][0] if len(ticks["t_s"]) else 0.0
     t_s = ticks["t_s"] - start_s
-    n_joints = len(log.joint_names)
+    n_joints = len(box.joint_names)
     figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     heights = [2.0] * n_joints + [1.2, 0.5, 1.2]
     axes = figure.subplots(n_joints + 3, 1, sharex=True, height_ratios=heights)
-    for joint, (axis, name) in enumerate(zip(axes, log.joint_names, strict=False)):
+    for joint, (axis, name) in enumerate(zip(axes, box.joint_names, strict=False)):
         axis.plot(t_s, ticks["asked"][:, joint], color="#bbbbbb", lw=1.0, label="asked by policy")
         axis.plot(t_s, ticks["written"][:, joint], color="#e45756", lw=1.2, label="written")
         axis.plot(t_s, ticks["present"][:, joint], color="#4c78a8", lw=1.2, label="measured")

@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
+from edge.black_box import BlackBox
+from edge.box_layout import LINE_END, POLICY_STAGES
 from edge.errors import EdgeError
 from edge.loop import LoopEnd
 from edge.policy_thread import PolicyCall
 from edge.safety import Outcome, Rule
 from edge.seams import seam_jumps
-from edge.tick_log import TickLog
 
 SCHEMA = "molmoact-edge.run.v1"
-POLICY_STAGES = ("preprocess", "vision", "prefill", "depth", "expert")
 SERVOS_EMULATED = "emulated"
 SERVOS_REAL = "real"
 
@@ -60,12 +60,15 @@ def machine_name() -> str:
 def build_report(
     card: RunCard,
     end: LoopEnd,
-    log: TickLog,
+    box: BlackBox,
     calls: Sequence[PolicyCall],
     world: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Collect the figures of a run; times in milliseconds, None where nothing was measured."""
-    ticks = log.columns()
+    """Collect the figures of a run; times in milliseconds, None where nothing was measured.
+
+    Spreads over ticks are of those still in the black box, counts are of all.
+    """
+    ticks = box.columns()
     stages = {
         stage: _spread([call.stages_s[stage] for call in calls if stage in call.stages_s])
         for stage in POLICY_STAGES
@@ -73,12 +76,15 @@ def build_report(
     clamps = {
         rule.name.lower(): {
             joint: int(count)
-            for joint, count in zip(log.joint_names, log.clamp_counts[rule], strict=True)
+            for joint, count in zip(
+                box.joint_names, box.counts[Outcome.CLAMP, rule, 1:], strict=True
+            )
             if count
         }
         for rule in Rule
-        if log.clamp_counts[rule].any()
+        if box.counts[Outcome.CLAMP, rule].any()
     }
+    rules = box.counts[[Outcome.HOLD, Outcome.STOP]].sum(axis=(0, 2))
     return {
         "schema": SCHEMA,
         "card": asdict(card),
@@ -109,17 +115,18 @@ def build_report(
             "state_age_ms": _spread([call.state_age_s for call in calls]),
         },
         "ticks": {
-            "run": log.n_ticks,
-            "missed": log.missed_ticks,
-            "seconds": round((log.n_ticks + log.missed_ticks) / card.control_hz, 3),
-            "read_errors": log.read_errors,
-            "write_errors": log.write_errors,
+            "run": box.n_ticks,
+            "missed": box.missed_ticks,
+            "seconds": round((box.n_ticks + box.missed_ticks) / card.control_hz, 3),
+            "read_errors": box.read_errors,
+            "write_errors": box.write_errors,
         },
         "safety": {
-            **{kind.name.lower(): int(log.outcome_counts[kind]) for kind in Outcome},
+            **{kind.name.lower(): int(box.outcome_counts[kind]) for kind in Outcome},
             "clamps": clamps,
-            "holds_and_stops": dict(log.reason_counts),
+            "holds_and_stops": {r.name.lower(): int(rules[r]) for r in Rule if rules[r]},
         },
+        "real_time": box.text("real_time").split(LINE_END) if box.text("real_time") else [],
         "world": world,
     }
 
@@ -152,6 +159,7 @@ def format_report(report: dict[str, Any]) -> str:
     for rule, joints in safety["clamps"].items():
         listed = ", ".join(f"{joint} {count}" for joint, count in joints.items())
         lines.append(f"  {rule:<13}{listed}")
+    lines += [f"real time      {line}" for line in report["real_time"]]
     if report["world"] is not None:
         cubes = report["world"].get("cubes_in_bin") or []
         lines.append(f"world          cubes in the bin: {', '.join(cubes) or 'none'}")
@@ -171,11 +179,11 @@ def write_report(path: Path, report: dict[str, Any]) -> None:
         raise ReportError(f"{path}: cannot write the report: {error.strerror}") from error
 
 
-def write_arrays(path: Path, log: TickLog) -> None:
+def write_arrays(path: Path, box: BlackBox) -> None:
     """Write every recorded tick as a NumPy .npz archive; never overwrites."""
     try:
         with path.open("xb") as file:
-            np.savez(file, joint_names=np.array(log.joint_names), **log.columns())
+            np.savez(file, joint_names=np.array(box.joint_names), **box.columns())
     except OSError as error:
         raise ReportError(f"{path}: cannot write the arrays: {error.strerror}") from error
 

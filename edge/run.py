@@ -6,28 +6,37 @@ and one policy call for nothing. From then on every way out leads through the so
 
 from __future__ import annotations
 
+import hashlib
+import math
 import platform
 import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from edge.box_file import BoxHandover
+from edge.black_box import BlackBox, BlackBoxError
+from edge.box_file import BoxFile, BoxHandover, box_path
+from edge.box_layout import LINE_END
 from edge.camera import close_cameras, open_cameras, wait_for_frames
 from edge.chunks import ChunkBuffer
 from edge.joints import JointIoError, JointReading
 from edge.loop import END_STOP, ControlLoop, LoopEnd
+from edge.manifest import MANIFEST_NAME
 from edge.normalization import choose_tag
 from edge.policy import Policy
 from edge.policy_thread import PolicyCall, PolicyThread, Request
 from edge.profile import PORT_SIMULATED, ArmProfile, Profile
+from edge.profile_record import record_from_profile
+from edge.real_time import leave_room, punctual
 from edge.recording import Recorder
 from edge.report import (
     SERVOS_EMULATED,
@@ -42,13 +51,12 @@ from edge.report import (
 from edge.run_options import TIMELINE_NAME, VIDEO_NAME, RunError, RunOptions, check_options
 from edge.safety import SafetyGate
 from edge.simulated_world import SimulatedWorld
-from edge.tick_log import TickLog
 
 FIRST_FRAME_S = 10.0
 FIRST_READING_TRIES = 3
 POLICY_END_S = 30.0
-# Ticks kept when a run has no end of its own: one hour at 30 Hz, 20 MB.
-OPEN_ENDED_TICKS = 108_000
+POLICY_END_SOON_S = 1.0
+TASK_CHARACTERS = 2000  # of the task, in the black box
 # SIGHUP too: the arm must not be left standing when the terminal or the SSH session goes away.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -56,8 +64,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class RobotArm(Protocol):
     """An arm on its bus; errors are JointIoError."""
 
-    def read(self) -> JointReading:
-        """Measure every joint."""
+    def read(self, deadline_s: float | None = None) -> JointReading:
+        """Measure every joint, by `deadline_s` on time.monotonic at the latest."""
         ...
 
     def write(self, positions: np.ndarray) -> None:
@@ -92,6 +100,7 @@ class RunResult:
     signal_number: int | None
     report: dict[str, Any]
     fault_trace: str | None
+    policy_hangs: bool  # its last call has not come back, and may never
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,17 +117,18 @@ def run_robot(options: RunOptions, profile: Profile, open_arm: OpenArm, say: Say
     stop; the simulator is ended in every case.
     """
     check_options(options, profile)
+    profile = replace(profile, board=leave_room(profile.board))
     with ExitStack() as stack:
         for number in (signal.SIGTERM, signal.SIGHUP):
             stack.enter_context(_handling(number, lambda number, _: sys.exit(128 + number)))
+        box, file = _black_box(options, profile, stack)
         say(f"opening {options.bundle}")
         policy = Policy.open(options.bundle, profile=profile)
         _check_fit(policy, options, profile)
         access, world = _arm_access(options, profile, stack, say)
-        log = TickLog(_capacity(options, profile), tuple(j.name for j in profile.arm.joints))
         recorder = Recorder() if options.record else None
         end, thread, signals = _drive(
-            options, profile, policy, access, open_arm, log, recorder, say
+            options, profile, policy, access, open_arm, box, file, recorder, say
         )
         calls = tuple(thread.calls)
         summary = None
@@ -127,9 +137,29 @@ def run_robot(options: RunOptions, profile: Profile, open_arm: OpenArm, say: Say
                 end = replace(end, reason=f"{end.reason}; {problem}")
             say("stopping the simulator")
             summary = world.stop()
-        report = build_report(_card(options, profile, policy), end, log, calls, summary)
-        _write_outputs(options, report, log, calls, recorder, say)
-        return RunResult(end, signals[0] if signals else None, report, thread.fault_trace)
+        report = build_report(_card(options, profile, policy), end, box, calls, summary)
+        report["black_box"] = str(file.path) if file.path.exists() else None
+        _write_outputs(options, report, box, calls, recorder, say)
+        return RunResult(
+            end=end,
+            signal_number=signals[0] if signals else None,
+            report=report,
+            fault_trace=thread.fault_trace,
+            policy_hangs=not thread.stop(0.0),
+        )
+
+
+def _black_box(options: RunOptions, profile: Profile, stack: ExitStack) -> tuple[BlackBox, BoxFile]:
+    """Take the memory for the recorder of ticks, and the room on disk that it is written to."""
+    seconds = min(profile.board.black_box.seconds, options.seconds or math.inf)
+    names = tuple(joint.name for joint in profile.arm.joints)
+    capacity = math.ceil(seconds * profile.arm.control_hz) + 2
+    box = BlackBox(capacity, names, len(profile.cameras))
+    stack.callback(box.close)
+    path = options.black_box or box_path(profile.board.black_box)
+    file = BoxFile(path, box.layout.total_bytes)
+    stack.callback(file.abandon)
+    return box, file
 
 
 def _check_fit(policy: Policy, options: RunOptions, profile: Profile) -> None:
@@ -155,7 +185,8 @@ def _drive(
     policy: Policy,
     access: _ArmAccess,
     open_arm: OpenArm,
-    log: TickLog,
+    box: BlackBox,
+    file: BoxFile,
     recorder: Recorder | None,
     say: Say,
 ) -> tuple[LoopEnd, PolicyThread, list[int]]:
@@ -177,7 +208,7 @@ def _drive(
         request = Request(options.task, options.norm_tag, options.depth)
         thread = PolicyThread(policy, cameras, profile, chunks, request)
         gate = SafetyGate(profile)
-        loop = ControlLoop(arm, chunks, gate, thread, log, profile.arm)
+        loop = ControlLoop(arm, chunks, gate, thread, cameras, box, profile.arm)
 
         reading = _first_reading(arm)
         thread.observe(reading.positions, reading.t_s)
@@ -186,13 +217,21 @@ def _drive(
         if problem is not None:
             raise RunError(f"the first policy call, before the arm moved: {problem}")
         stop, signals = stack.enter_context(_stop_on_signals())
+        box.seal_card(_box_card(options, profile, policy))
         say("giving torque")
-        arm.give_torque()
+        arm.give_torque(file.handover(box))
+        stack.callback(_end_policy, thread, say)
+        stack.callback(_write_box, box, file, say)
         say(f"running: {options.task}")
         if recorder is not None:
             recorder.start(cameras)
             stack.callback(recorder.stop)
-        return _run_loop(loop, thread, options.seconds, stop, say), thread, signals
+        thread.start()
+        with punctual(profile.board.real_time) as lines:
+            for line in lines:
+                say(line)
+            box.set_text("real_time", LINE_END.join(lines))
+            return loop.run(options.seconds, stop), thread, signals
 
 
 def _first_reading(arm: RobotArm) -> JointReading:
@@ -203,19 +242,22 @@ def _first_reading(arm: RobotArm) -> JointReading:
     return arm.read()
 
 
-def _run_loop(
-    loop: ControlLoop,
-    thread: PolicyThread,
-    seconds: float | None,
-    stop: threading.Event,
-    say: Say,
-) -> LoopEnd:
-    thread.start()
+def _end_policy(thread: PolicyThread, say: Say) -> None:
+    """Wait for the call in progress; the arm is soft already."""
+    if thread.stop(POLICY_END_SOON_S):
+        return
+    say("the arm is soft; waiting for the policy call in progress")
+    if not thread.stop(POLICY_END_S):
+        say(f"the policy call in progress did not end within {POLICY_END_S:.0f} s")
+
+
+def _write_box(box: BlackBox, file: BoxFile, say: Say) -> None:
     try:
-        return loop.run(seconds, stop)
-    finally:
-        if not thread.stop(POLICY_END_S):
-            say(f"the policy call in progress did not end within {POLICY_END_S:.0f} s")
+        file.write(box)
+    except BlackBoxError as error:
+        say(str(error))
+    else:
+        say(f"black box written; look at it with 'molmoact-edge replay {file.path}'")
 
 
 def _arm_access(
@@ -237,7 +279,7 @@ def _arm_access(
 def _write_outputs(
     options: RunOptions,
     report: dict[str, Any],
-    log: TickLog,
+    box: BlackBox,
     calls: tuple[PolicyCall, ...],
     recorder: Recorder | None,
     say: Say,
@@ -245,7 +287,7 @@ def _write_outputs(
     if options.report is not None:
         write_report(options.report, report)
     if options.arrays is not None:
-        write_arrays(options.arrays, log)
+        write_arrays(options.arrays, box)
     if options.record is not None and recorder is not None:
         from edge.plots import write_timeline
         from edge.video import write_video
@@ -253,8 +295,8 @@ def _write_outputs(
         video, timeline = options.record / VIDEO_NAME, options.record / TIMELINE_NAME
         say(f"writing {video} and {timeline}")
         try:
-            write_timeline(timeline, log, calls, report)
-            write_video(video, list(recorder.frames), log, calls, report)
+            write_timeline(timeline, box, calls, report)
+            write_video(video, list(recorder.frames), box, calls, report)
         except OSError as error:
             raise ReportError(f"{options.record}: cannot write: {error}") from error
 
@@ -276,10 +318,24 @@ def _card(options: RunOptions, profile: Profile, policy: Policy) -> RunCard:
     )
 
 
-def _capacity(options: RunOptions, profile: Profile) -> int:
-    if options.seconds is None:
-        return OPEN_ENDED_TICKS
-    return min(OPEN_ENDED_TICKS, int(options.seconds * profile.arm.control_hz) + 2)
+def _box_card(options: RunOptions, profile: Profile, policy: Policy) -> dict[str, Any]:
+    card = asdict(_card(options, profile, policy))
+    card["task"] = card["task"][:TASK_CHARACTERS]
+    return {
+        **card,
+        "manifest_sha256": _digest(Path(options.bundle) / MANIFEST_NAME),
+        "started": datetime.now().astimezone().isoformat(timespec="milliseconds"),
+        "started_s": time.monotonic(),
+        "cameras": [camera.name for camera in profile.cameras],
+        "profile_values": record_from_profile(profile),
+    }
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
 
 
 @contextmanager

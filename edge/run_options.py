@@ -31,6 +31,7 @@ class RunOptions:
     report: Path | None
     arrays: Path | None
     record: Path | None
+    black_box: Path | None
 
 
 def check_options(options: RunOptions, profile: Profile) -> None:
@@ -50,7 +51,7 @@ def check_options(options: RunOptions, profile: Profile) -> None:
                 f"profile {profile.name} names no calibration; give LeRobot's calibration file of "
                 "this arm with --calibration"
             )
-    for path in (options.report, options.arrays):
+    for path in (options.report, options.arrays, options.black_box):
         if path is not None:
             _check_new_file(path)
     if options.record is not None:

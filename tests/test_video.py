@@ -3,12 +3,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from edge.black_box import BlackBox
 from edge.recording import RecordedFrame, Recorder, _jpeg
-from edge.tick_log import TickLog
 from edge.video import LIT, compose_picture, write_video
 
 REPORT = {"card": {"task": "pick up the red cube"}}
-LOG = TickLog(10, ("shoulder_pan",))
+BOX = BlackBox(10, ("shoulder_pan",), 0)
 
 
 def call(number, ended_s, codes):
@@ -31,7 +31,7 @@ def test_cells_whose_code_moved_are_lit_in_the_calls_order():
     moved = codes.copy()
     moved[42] = 7
     calls = [call(0, 1.0, codes), call(1, 2.0, moved)]
-    columns = LOG.columns()
+    columns = BOX.columns()
     before = compose_picture(frame(1.5), columns, calls, REPORT)
     after = compose_picture(frame(2.5), columns, calls, REPORT)
     assert lit_pixels(before) == 0
@@ -44,7 +44,7 @@ def test_cells_whose_code_moved_are_lit_in_the_calls_order():
 
 
 def test_film_without_depth_has_no_grid():
-    columns = LOG.columns()
+    columns = BOX.columns()
     plain = compose_picture(frame(1.0), columns, [call(0, 0.5, None)], REPORT)
     grid = compose_picture(frame(1.0), columns, [call(0, 0.5, np.arange(100))], REPORT)
     assert plain.shape[1] < grid.shape[1]
@@ -53,7 +53,7 @@ def test_film_without_depth_has_no_grid():
 def test_camera_that_changes_its_size_does_not_break_the_film(tmp_path):
     av = pytest.importorskip("av")
     frames = [frame(0.1), frame(0.2, width=426), RecordedFrame(0.3, (None, frame(0.3).pictures[1]))]
-    write_video(tmp_path / "v.mp4", frames, LOG, [], REPORT)
+    write_video(tmp_path / "v.mp4", frames, BOX, [], REPORT)
     with av.open(str(tmp_path / "v.mp4")) as film:
         assert len(list(film.decode(video=0))) == 3
 

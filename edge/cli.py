@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import functools
 import math
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from edge.joints import JointIoError, JointReading, StopRequested
 from edge.loop import END_STOP
 from edge.profile import ArmProfile, load_profile
 from edge.report import format_report
-from edge.run import run_robot
+from edge.run import RunResult, run_robot
 from edge.run_options import RunOptions
 from firmware_bridge.arming import ArmLimits
 from firmware_bridge.calibration import JOINTS, CalibrationError, load_calibration
@@ -73,6 +74,12 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--report", type=Path, metavar="FILE", help="write the figures as JSON")
     run.add_argument("--arrays", type=Path, metavar="FILE", help="write every tick as .npz")
     run.add_argument("--record", type=Path, metavar="DIR", help="write video.mp4 and timeline.png")
+    run.add_argument(
+        "--black-box",
+        type=Path,
+        metavar="FILE",
+        help="record the newest ticks there (default: a dated file, see the board profile)",
+    )
     show = commands.add_parser(
         "inspect",
         help="show what is in a bundle",
@@ -205,10 +212,20 @@ def _run(args: argparse.Namespace) -> int:
         report=args.report,
         arrays=args.arrays,
         record=args.record,
+        black_box=args.black_box,
     )
     profile = load_profile(args.profile)
     open_arm = functools.partial(open_servo_arm, dead_man=args.dead_man)
     result = run_robot(options, profile, open_arm, _say)
+    exit_code = _tell(result)
+    if result.policy_hangs:
+        # Ending the interpreter under an engine that computes can crash and hide the exit code.
+        sys.stdout.flush()
+        os._exit(exit_code)
+    return exit_code
+
+
+def _tell(result: RunResult) -> int:
     print(format_report(result.report))
     if result.fault_trace is not None:
         print(result.fault_trace, file=sys.stderr, end="")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from emulated_arm import START_DEG
 
+from firmware_bridge.calibration import JOINTS
 from firmware_bridge.emulator.bus import EmulatedBus
 from firmware_bridge.emulator.plant import RotorPlant
 
@@ -39,3 +41,17 @@ def recorded(port_handler, bus: EmulatedBus | None = None) -> list[bytes]:
     port_handler.is_open = True
     port_handler.tx_time_per_byte = 0.01
     return port_handler.ser.sent
+
+
+def lerobot_bus(port: str):
+    """Give LeRobot's bus for an SO-101 follower, not connected; skip without LeRobot."""
+    feetech = pytest.importorskip("lerobot.motors.feetech")
+    lerobot_motors = pytest.importorskip("lerobot.motors")
+    modes = lerobot_motors.MotorNormMode
+    motors = {
+        joint: lerobot_motors.Motor(
+            servo_id, "sts3215", modes.RANGE_0_100 if joint == "gripper" else modes.DEGREES
+        )
+        for servo_id, joint in enumerate(JOINTS, start=1)
+    }
+    return feetech.FeetechMotorsBus(port, motors)

@@ -30,11 +30,12 @@ from firmware_bridge.soft_stop import PORT_WAIT_S, RAMP_S, SoftStopReport, soft_
 from firmware_bridge.sync_read import SyncRead
 from firmware_bridge.transport import DEFAULT_BAUD_RATE, SerialTransport
 
-_NO_TORQUE = "a goal was sent to an arm without torque; call arm() first"
-
 
 class Arm:
-    """Six servos with a calibration and limits. Owned by one thread; torque only through `arm`."""
+    """Six servos with a calibration and limits. Owned by one thread; torque only through `arm`.
+
+    `armed` says that goals are taken, `torque_may_be_on` that a soft stop is due.
+    """
 
     def __init__(
         self,
@@ -53,8 +54,8 @@ class Arm:
         self._ids = [motor.id for _, motor in self._motors]
         self._decoder = FeedbackDecoder(calibration)
         self._power = PowerWatch(bus, self._ids, limits.acceleration_units)
-        self._torque_may_be_on = False
-        self._unarmed_because = NotArmed(_NO_TORQUE)
+        self.torque_may_be_on = False
+        self._power_lost: str | None = None
         self._clock = clock
         self._sleep = sleep
 
@@ -149,6 +150,13 @@ class Arm:
                 )
         self._send(registers.TORQUE_LIMIT, dict(zip(self._ids, wanted, strict=True)))
 
+    def check_armed(self) -> None:
+        """Raise NotArmed, or PowerLost after a find, unless goals may be sent."""
+        if self._power_lost is not None:
+            raise PowerLost(self._power_lost)
+        if not self.armed:
+            raise NotArmed("a goal was sent to an arm without torque; call arm() first")
+
     def check(self) -> None:
         """Raise ServoFault or a bus error unless every servo may be given torque; only reads."""
         check_ready(self.bus, self._calibration, self.limits)
@@ -162,7 +170,7 @@ class Arm:
         if self.armed:
             return
         self.check()
-        self._torque_may_be_on = True
+        self.torque_may_be_on = True
         reopened = self.bus.counters.reopened
         try:
             bring_up_torque(self.bus, self._calibration, self.limits, self._sleep)
@@ -172,6 +180,7 @@ class Arm:
             self.soft_stop(ramp_s=0.0)
             raise
         self._power.trust_all(self._clock())
+        self._power_lost = None
         self.armed = True
 
     def soft_stop(
@@ -183,25 +192,24 @@ class Arm:
         The report names servos that did not confirm.
         """
         self.armed = False
-        self._unarmed_because = NotArmed(_NO_TORQUE)
+        self._power_lost = None
         report = soft_stop(
             self.bus, self._ids, ramp_s=ramp_s, port_wait_s=port_wait_s, sleep=self._sleep
         )
-        self._torque_may_be_on = False
+        self.torque_may_be_on = False
         return report
 
     def close(self) -> None:
         """Make the arm limp if it may have torque and give the port back."""
         try:
-            if self._torque_may_be_on:
+            if self.torque_may_be_on:
                 self.soft_stop()
         finally:
             self.bus.close()
 
     def _send(self, register: Register, values: dict[int, int]) -> None:
         """Write one register of the servos that are known to have kept their power."""
-        if not self.armed:
-            raise self._unarmed_because
+        self.check_armed()
         self._minding_power(self._power.before_writing, self._clock())
         if doubted := self._power.doubted:
             values = {id_: value for id_, value in values.items() if id_ not in doubted}
@@ -219,7 +227,7 @@ class Arm:
             look(*arguments)
         except PowerLost as error:
             self.armed = False
-            self._unarmed_because = error
+            self._power_lost = str(error)
             raise
 
 

@@ -97,6 +97,7 @@ def check_ready(bus: Bus, calibration: Calibration, limits: ArmLimits) -> None:
             (registers.MAX_POSITION_LIMIT, motor.range_max),
         ):
             _demand(bus, motor, who, register, value, "use this arm's calibration file")
+        _check_inside(bus, motor, who, limits.arming_max_motion_deg)
     if len(set(firmware.values())) > 1:
         found = ", ".join(f"{joint} {version}" for joint, version in firmware.items())
         raise ServoFault(f"servos have different firmware ({found}); update them to one version")
@@ -175,6 +176,17 @@ def _demand(
     found = bus.read(motor.id, register)
     if found != value:
         raise ServoFault(f"{who}: {register.name} is {found}, must be {value}; {remedy}")
+
+
+def _check_inside(bus: Bus, motor: MotorCalibration, who: str, max_motion_deg: float) -> None:
+    """Refuse a joint outside its range: the servo would drive it to the end as torque comes on."""
+    present = bus.read(motor.id, registers.PRESENT_POSITION)
+    outside = max(motor.range_min - present, present - motor.range_max)
+    if outside * DEGREES_PER_TICK > max_motion_deg:
+        raise ServoFault(
+            f"{who}: is {outside * DEGREES_PER_TICK:.1f} deg outside its calibrated range, allowed "
+            f"are {max_motion_deg:g} deg; move it back by hand"
+        )
 
 
 def _check_phase(bus: Bus, motor: MotorCalibration, who: str) -> None:

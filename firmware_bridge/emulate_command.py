@@ -61,6 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     with handling((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), lambda *_: stop.set()):
         serve(bus, arguments.link, stop, on_ready=announce, on_tick=watch)
+    if bus.fired:
+        struck = ", ".join(f"{kind} {count}" for kind, count in sorted(bus.fired.items()))
+        print(f"faults that struck: {struck}", flush=True)
     return 0
 
 

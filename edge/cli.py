@@ -20,6 +20,7 @@ from edge.inspect_bundle import describe_bundle
 from edge.joints import JointIoError, JointReading, StopRequested
 from edge.loop import END_STOP
 from edge.profile import ArmProfile, load_profile
+from edge.replay_command import add_replay, run_replay
 from edge.report import format_report
 from edge.run import RunResult, run_robot
 from edge.run_options import RunOptions
@@ -87,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="example: molmoact-edge inspect bundle/",
     )
     show.add_argument("bundle", type=Path, help="folder made by 'molmoact-quantize build'")
+    add_replay(commands)
     return parser
 
 
@@ -94,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command; see the exit codes in `molmoact-edge run --help`."""
     args = build_parser().parse_args(argv)
     try:
-        return _inspect(args) if args.command == "inspect" else _run(args)
+        return {"run": _run, "inspect": _inspect, "replay": _replay}[args.command](args)
     except EdgeError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
@@ -243,6 +245,11 @@ def _tell(result: RunResult) -> int:
 
 def _inspect(args: argparse.Namespace) -> int:
     print(describe_bundle(args.bundle))
+    return EXIT_OK
+
+
+def _replay(args: argparse.Namespace) -> int:
+    run_replay(args)
     return EXIT_OK
 
 

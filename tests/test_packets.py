@@ -173,3 +173,19 @@ def test_sync_write_refuses_data_of_different_lengths():
 def test_a_frame_that_cannot_be_is_refused(frame):
     with pytest.raises(ValueError, match=r"outside|248"):
         encode_frame(frame)
+
+
+def test_damaged_length_does_not_swallow_frames_when_their_size_is_known():
+    damaged = bytearray(packets.status(1, 0, b"ab"))
+    damaged[3] = 0x40
+    good = packets.status(2, 0, b"cd")
+    assert FrameParser().feed(bytes(damaged) + good) == []
+    assert FrameParser(max_params=2).feed(bytes(damaged) + good) == [Frame(2, 0, b"cd")]
+
+
+def test_resync_finds_the_frames_behind_one_that_never_ended():
+    parser = FrameParser()
+    cut = packets.status(1, 0, bytes(40))[:9]
+    assert parser.feed(cut + packets.status(2, 0, b"cd") + packets.status(3)) == []
+    assert parser.resync() == [Frame(2, 0, b"cd"), Frame(3, 0)]
+    assert parser.pending_bytes == 0

@@ -101,7 +101,7 @@ class WatchedArm(Arm):
             if not self.watchdog.has_arm:
                 self.watchdog.softened(report.unconfirmed_ids)
                 return report
-        self.armed = False
+        self.armed = self.torque_may_be_on = False
         self.bus.close()
         unconfirmed, why = self.watchdog.leave_arm()
         limp = tuple(motor.id for _, motor in self._motors if motor.id not in unconfirmed)

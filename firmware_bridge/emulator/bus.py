@@ -10,6 +10,7 @@ import enum
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from firmware_bridge import packets, registers
 from firmware_bridge.emulator.faults import Event, Faults, ReplyFault, ServoFaults
@@ -111,10 +112,10 @@ class EmulatedBus:
     def replace_faults(self, faults: Faults) -> None:
         """End every fault and start with others, as if they had been there from the beginning.
 
-        Registers that faults have changed and the `build` stay as they are.
+        Registers that faults have changed stay as they are, and the servos of the build they are.
         """
         with self._lock:
-            self.faults = faults
+            self.faults = faults = replace(faults, build=self.faults.build)
             self._wire.set_faults(faults)
             self._world.replace_faults(faults)
             for servo in self.servos:

@@ -171,15 +171,12 @@ class Arm:
             return
         self.check()
         self.torque_may_be_on = True
-        reopened = self.bus.counters.reopened
         try:
             bring_up_torque(self.bus, self._calibration, self.limits, self._sleep)
-            if self.bus.counters.reopened != reopened:
-                raise PowerLost("the port was lost while torque came on; check it, then arm again")
+            self._power.begin(self._clock())
         except BaseException:
             self.soft_stop(ramp_s=0.0)
             raise
-        self._power.trust_all(self._clock())
         self._power_lost = None
         self.armed = True
 

@@ -35,11 +35,12 @@ class PowerWatch:
         self._seen_s = 0.0
         self._reopened = 0
 
-    def trust_all(self, now_s: float) -> None:
-        """Note that every servo was just armed."""
-        self.doubted.clear()
+    def begin(self, now_s: float) -> None:
+        """Start to watch servos that were just armed. Raises PowerLost."""
+        self.doubted = set(self._servo_ids)
         self._seen_s = now_s
         self._reopened = self._bus.counters.reopened
+        self._ask(self._servo_ids, now_s + self._bus.reply_timeout_s)
 
     def after_reading(
         self, answered: Collection[int], now_s: float, deadline_s: float | None

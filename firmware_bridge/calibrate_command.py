@@ -27,6 +27,7 @@ from firmware_bridge.calibration_session import SWEPT_JOINTS, CalibrationSession
 from firmware_bridge.console import Console, Terminal, confirmed
 from firmware_bridge.errors import ServoFault
 from firmware_bridge.port_options import UserError, add_port_options, handling, listed, open_bus
+from firmware_bridge.transport import DEFAULT_BAUD_RATE
 
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FOLLOW_S = 0.02
@@ -60,7 +61,7 @@ def add_parser(commands: Any) -> None:
         action="store_true",
         help="write ranges that look wrong, for an arm that is not an SO-100/SO-101",
     )
-    add_port_options(parser)
+    add_port_options(parser, other_rates=False)
     parser.set_defaults(run=run)
 
 
@@ -73,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     path = path or written_path(arguments)
     calibration = load_calibration(path) if arguments.apply else None
     check_writable(path)
-    bus = open_bus(arguments.port, arguments)
+    bus = open_bus(arguments.port, arguments, DEFAULT_BAUD_RATE)
     try:
         # Told to end or left by its terminal, it puts back what it wrote, as on Ctrl-C.
         with handling((signal.SIGTERM, signal.SIGHUP), signal.default_int_handler):

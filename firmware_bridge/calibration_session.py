@@ -23,7 +23,7 @@ from firmware_bridge.joint_sweep import (
 )
 from firmware_bridge.registers import STS3215_MODEL_NUMBER, TICKS_PER_TURN
 from firmware_bridge.servo_memory import ServoMemory
-from firmware_bridge.servo_survey import MODEL_NAMES
+from firmware_bridge.servo_state import MODEL_NAMES
 from firmware_bridge.soft_stop import SoftStopReport, soft_stop
 
 # LeRobot takes a whole turn for it: nothing stops this joint but its cable.

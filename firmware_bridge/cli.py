@@ -4,6 +4,7 @@
 molmoact-arm scan
 molmoact-arm setup --port /dev/ttyACM0
 molmoact-arm calibrate --port /dev/ttyACM0 --calibration arm.json
+molmoact-arm doctor --port /dev/ttyACM0 --calibration arm.json
 molmoact-arm stop --port /dev/ttyACM0
 molmoact-arm emulate --link /tmp/arm --calibration /tmp/arm.json
 ```
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 
 from firmware_bridge import (
     calibrate_command,
+    doctor_command,
     emulate_command,
     hold_command,
     scan_command,
@@ -35,6 +37,7 @@ COMMANDS = (
     scan_command,
     setup_command,
     calibrate_command,
+    doctor_command,
     stop_command,
     hold_command,
     emulate_command,

@@ -19,16 +19,23 @@ class UserError(Exception):
 
 
 def add_port_options(
-    parser: argparse.ArgumentParser, baud_rate: int | None = DEFAULT_BAUD_RATE
+    parser: argparse.ArgumentParser,
+    baud_rate: int | None = DEFAULT_BAUD_RATE,
+    *,
+    other_rates: bool = True,
 ) -> None:
-    """Add the options that say how to speak to the servos, all but the port itself."""
-    parser.add_argument(
-        "--baud-rate",
-        type=int,
-        default=baud_rate,
-        metavar="BAUD",
-        help=f"default {baud_rate or 'every rate servos know'}",
-    )
+    """Add the options that say how to speak to the servos, all but the port itself.
+
+    `other_rates` False is for commands that only make sense at the arm's own rate.
+    """
+    if other_rates:
+        parser.add_argument(
+            "--baud-rate",
+            type=int,
+            default=baud_rate,
+            metavar="BAUD",
+            help=f"default {baud_rate or 'every rate servos know'}",
+        )
     parser.add_argument(
         "--reply-timeout-ms",
         type=number_in(1.0, 1000.0, "ms"),

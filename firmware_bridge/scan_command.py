@@ -6,18 +6,15 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from firmware_bridge import registers
 from firmware_bridge.bus import Bus
 from firmware_bridge.console import Console, Terminal
 from firmware_bridge.errors import BusError
 from firmware_bridge.line_probe import count_replies, echoes
 from firmware_bridge.packets import MAX_SERVO_ID
 from firmware_bridge.port_options import UserError, add_ids_option, add_port_options, open_bus
-from firmware_bridge.servo_survey import (
-    ServoIdentity,
-    answering_ids,
-    buses_at_other_rates,
-    read_identity,
-)
+from firmware_bridge.servo_state import ServoState, read_state
+from firmware_bridge.servo_survey import answering_ids, buses_at_other_rates
 from firmware_bridge.soft_stop import status_text
 from firmware_bridge.transport import DEFAULT_BAUD_RATE
 from firmware_bridge.usb_ports import UsbPort, usb_ports
@@ -119,7 +116,7 @@ def _report(console: Console, bus: Bus, servo_ids: Sequence[int]) -> int:
     ids = answering_ids(bus, servo_ids)
     for servo_id in ids:
         try:
-            console.say(_line(read_identity(bus, servo_id)))
+            console.say(_line(read_state(bus, servo_id)))
         except BusError as error:
             console.say(f"  id {servo_id}: answered a ping, then failed: {error}")
         replies = count_replies(bus, servo_id, PROBES)
@@ -131,9 +128,9 @@ def _report(console: Console, bus: Bus, servo_ids: Sequence[int]) -> int:
     return len(ids)
 
 
-def _line(servo: ServoIdentity) -> str:
+def _line(servo: ServoState) -> str:
     return (
-        f"  id {servo.servo_id:<3} model {servo.model} ({servo.model_name})  "
+        f"  id {servo.servo_id:<3} model {servo[registers.MODEL_NUMBER]} ({servo.model_name})  "
         f"firmware {servo.firmware}  {servo.build} build  {servo.supply_v:.1f} V  "
         f"{servo.temperature_c} C  {status_text(servo.status) if servo.status else 'ok'}"
     )

@@ -10,7 +10,7 @@ from firmware_bridge import registers
 from firmware_bridge.bus import Bus
 from firmware_bridge.errors import BusError
 from firmware_bridge.registers import CONTROL_TABLE, Register
-from firmware_bridge.servo_survey import dump_eeprom
+from firmware_bridge.servo_state import read_eeprom
 
 RESTORE_TRIES = 3
 
@@ -20,7 +20,7 @@ class ServoMemory:
 
     def __init__(self, bus: Bus, servo_ids: Sequence[int]) -> None:
         self._bus = bus
-        self._before = {servo_id: dump_eeprom(bus, servo_id) for servo_id in servo_ids}
+        self._before = {servo_id: read_eeprom(bus, servo_id) for servo_id in servo_ids}
         self._written: list[tuple[int, Register]] = []
 
     def before(self, servo_id: int, register: Register) -> int:

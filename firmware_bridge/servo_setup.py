@@ -13,7 +13,8 @@ from firmware_bridge.errors import BusError, PortError
 from firmware_bridge.line_probe import broadcast_ping, count_replies, echoes
 from firmware_bridge.port_options import UserError
 from firmware_bridge.registers import BAUD_RATES, STS3215_MODEL_NUMBER, Register
-from firmware_bridge.servo_survey import SEARCH_BAUD_RATES, ServoIdentity, read_identity
+from firmware_bridge.servo_state import ServoState, read_state
+from firmware_bridge.servo_survey import SEARCH_BAUD_RATES
 from firmware_bridge.transport import DEFAULT_BAUD_RATE
 
 PROBES = 8
@@ -26,7 +27,7 @@ class LoneServo:
     """The only servo that answers, and the rate it answers at."""
 
     baud_rate: int
-    identity: ServoIdentity
+    state: ServoState
 
 
 class ServoSetup:
@@ -58,7 +59,7 @@ class ServoSetup:
             try:
                 servo_id = self._lone_id(bus)
                 if servo_id is not None:
-                    return LoneServo(baud_rate, read_identity(bus, servo_id))
+                    return LoneServo(baud_rate, read_state(bus, servo_id))
             finally:
                 bus.close()
         raise UserError("no servo answers at any baud rate; check its plug and the power")
@@ -68,13 +69,13 @@ class ServoSetup:
 
         Raises UserError for another model than the arm's, and BusError when it does not read back.
         """
-        model = found.identity.model
+        model = found.state[registers.MODEL_NUMBER]
         if model != STS3215_MODEL_NUMBER:
             raise UserError(
-                f"this servo is an {found.identity.model_name} (model {model}), the arm needs an "
+                f"this servo is an {found.state.model_name} (model {model}), the arm needs an "
                 f"sts3215 ({STS3215_MODEL_NUMBER}); plug in another"
             )
-        old_id = found.identity.servo_id
+        old_id = found.state.servo_id
         changed = (found.baud_rate, old_id) != (DEFAULT_BAUD_RATE, servo_id)
         try:
             if changed:
@@ -101,7 +102,7 @@ class ServoSetup:
         raise UserError(f"more than one servo answers ({who}); plug in only one")
 
     def _write(self, found: LoneServo, servo_id: int) -> None:
-        old_id = found.identity.servo_id
+        old_id = found.state.servo_id
         bus = self._open_at(found.baud_rate)
         try:
             bus.write(old_id, registers.TORQUE_ENABLE, 0)
@@ -141,7 +142,7 @@ class ServoSetup:
             with contextlib.suppress(BusError):
                 bus = self._open_at(baud_rate)
                 try:
-                    for one_id in {found.identity.servo_id, servo_id}:
+                    for one_id in {found.state.servo_id, servo_id}:
                         with contextlib.suppress(BusError):
                             bus.write(one_id, registers.LOCK, 1, tries=1)
                 finally:

@@ -28,7 +28,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--yes", action="store_true", help="do not ask: the servo of --joint is plugged in alone"
     )
-    add_port_options(parser)
+    add_port_options(parser, other_rates=False)
     parser.set_defaults(run=run)
 
 
@@ -73,12 +73,12 @@ def set_one(setup: ServoSetup, joint: str) -> str:
     servo_id = JOINTS.index(joint) + 1
     found = setup.find()
     changed = setup.assign(found, servo_id)
-    identity = found.identity
-    was = f"was id {identity.servo_id} at {found.baud_rate} baud" if changed else "was so already"
-    faults = f"; it reports {status_text(identity.status)}" if identity.status else ""
+    state = found.state
+    was = f"was id {state.servo_id} at {found.baud_rate} baud" if changed else "was so already"
+    faults = f"; it reports {status_text(state.status)}" if state.status else ""
     return (
-        f"  {joint} is id {servo_id} at 1000000 baud, locked ({was}; {identity.build} build, "
-        f"firmware {identity.firmware}){faults}"
+        f"  {joint} is id {servo_id} at 1000000 baud, locked ({was}; {state.build} build, "
+        f"firmware {state.firmware}){faults}"
     )
 
 

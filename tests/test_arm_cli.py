@@ -182,7 +182,9 @@ def test_bad_usage_exits_2(arguments, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [[], ["emulate"], ["scan"], ["setup"], ["calibrate"], ["stop"]])
+@pytest.mark.parametrize(
+    "command", [[], ["emulate"], ["scan"], ["setup"], ["calibrate"], ["doctor"], ["stop"]]
+)
 def test_help_has_an_example(command, capsys):
     with pytest.raises(SystemExit) as caught:
         main([*command, "--help"])

@@ -58,7 +58,7 @@ def stored(servos):
 def test_a_servo_is_found_and_set_whatever_its_id_and_rate(old_id, baud_index):
     bench = Bench(factory_servo(old_id, baud_index))
     found = bench.setup.find()
-    assert (found.identity.servo_id, found.baud_rate) == (
+    assert (found.state.servo_id, found.baud_rate) == (
         old_id,
         registers.BAUD_RATES[baud_index],
     )

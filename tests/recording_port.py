@@ -28,6 +28,9 @@ class RecordingPort:
         data, self._received = self._received[:length], self._received[length:]
         return data
 
+    def wait(self, duration_s: float) -> None:
+        self._received += self.bus.advance(duration_s)
+
     def flush(self) -> None:
         pass
 

@@ -80,6 +80,18 @@ def writes(transport: MemoryTransport) -> list[tuple[int, int, int]]:
     return found
 
 
+def requests(transport: MemoryTransport) -> list[tuple[str, int, int | None]]:
+    """Return (instruction, id, address) of every frame, in the order sent."""
+    return [
+        (
+            Instruction(frame.code).name.lower(),
+            frame.servo_id,
+            frame.params[0] if frame.params else None,
+        )
+        for frame in FrameParser().feed(b"".join(transport.sent))
+    ]
+
+
 def torque_enables(transport: MemoryTransport) -> list[int]:
     return [servo.value(registers.TORQUE_ENABLE) for servo in transport.bus.servos]
 

@@ -13,6 +13,7 @@ from emulated_arm import (
     TORQUE_LIMIT,
     memory_arm,
     memory_bus,
+    requests,
     torque_enables,
     writes,
 )
@@ -42,6 +43,32 @@ def test_arming_lowers_torque_then_sets_goals_then_switches_on_then_raises_torqu
     assert max(first_limits) <= 100
     stored = [servo.value(registers.TORQUE_LIMIT) for servo in transport.bus.servos]
     assert tuple(stored) == LIMITS.torque_limits_per_mille
+
+
+def test_arming_sends_these_frames_in_this_order():
+    # Low torque limit, no stale motion profile, goal = present read back, torque on, still?, ramp.
+    arm, transport = memory_arm()
+    arm.check()
+    transport.sent.clear()
+    arm.arm()
+    expected = []
+    for servo_id in IDS:
+        expected += [("write", servo_id, 48), ("read", servo_id, 48)]
+    for servo_id in IDS:
+        expected += [("write", servo_id, address) for address in (41, 44, 46)]
+    for servo_id in IDS:
+        expected += [("read", servo_id, 56), ("write", servo_id, 42), ("read", servo_id, 42)]
+    for servo_id in IDS:
+        expected += [("write", servo_id, 40), ("read", servo_id, 40)]
+    still = [("read", servo_id, 56) for servo_id in IDS]
+    expected += still
+    expected += 20 * [("sync_write", 0xFE, 48), *still]
+    expected += [("read", servo_id, 48) for servo_id in IDS]
+    expected += [("sync_read", 0xFE, 40)]
+    sent = requests(transport)
+    checks = len(sent) - len(expected)
+    assert sent[checks:] == expected
+    assert {kind for kind, _, _ in sent[:checks]} == {"ping", "read"}
 
 
 def test_arming_reads_back_every_goal_before_torque_on():
@@ -115,6 +142,19 @@ def test_servo_that_is_not_what_the_calibration_says_is_not_armed(register, valu
 def test_servo_with_a_fault_is_not_armed():
     arm, transport = memory_arm(Faults(servos={6: ServoFaults(status_bits=0x20)}))
     with pytest.raises(ServoFault, match=r"servo 6 \(gripper\): reports overload; take its load"):
+        arm.arm()
+    assert writes(transport) == []
+
+
+@pytest.mark.parametrize(("start_deg", "outside"), [(120, "9.9"), (-115, "4.9")])
+def test_joint_outside_its_range_is_not_armed(start_deg, outside):
+    plant = RotorPlant(6, start_deg=(start_deg, *START_DEG[1:]))
+    arm, transport = memory_arm(plant=plant)
+    with pytest.raises(
+        ServoFault,
+        match=rf"servo 1 \(shoulder_pan\): is {outside} deg outside its calibrated range, allowed "
+        "are 2 deg; move it back by hand",
+    ):
         arm.arm()
     assert writes(transport) == []
 

@@ -11,12 +11,13 @@ from emulated_arm import (
     TORQUE_LIMIT,
     memory_arm,
     memory_bus,
+    requests,
     torque_enables,
     writes,
 )
 
 from firmware_bridge import registers
-from firmware_bridge.emulator.faults import Faults, ReplyFault, ServoFaults
+from firmware_bridge.emulator.faults import Event, Faults, ReplyFault, ServoFaults
 from firmware_bridge.errors import NotArmed
 from firmware_bridge.soft_stop import soft_stop
 
@@ -40,6 +41,24 @@ def test_soft_stop_fades_then_ends_with_limit_goal_torque_in_that_order():
     assert fade == sorted(fade, reverse=True)
     assert fade[-1] == 0
     assert torque_enables(transport) == [0] * 6
+
+
+def test_soft_stop_sends_these_frames_in_this_order():
+    # Hold, lower the limit to 0, then limit 0, goal = present, torque off as the last write.
+    arm, transport = memory_arm()
+    arm.arm()
+    transport.sent.clear()
+    arm.soft_stop(ramp_s=1.0)
+    expected = []
+    for servo_id in IDS:
+        expected += [("read", servo_id, 40), ("write", servo_id, 42)]
+    expected += 24 * [("sync_write", 0xFE, 48)]
+    expected += [("write", servo_id, 48) for servo_id in IDS]
+    for servo_id in IDS:
+        expected += [("read", servo_id, 56), ("write", servo_id, 42)]
+    expected += [("write", servo_id, 40) for servo_id in IDS]
+    expected += [("read", servo_id, 40) for servo_id in IDS]
+    assert requests(transport) == expected
 
 
 def test_goal_after_soft_stop_is_refused_and_a_stray_one_moves_nothing():
@@ -125,3 +144,60 @@ def test_interrupted_soft_stop_still_cuts_the_torque():
     with pytest.raises(KeyboardInterrupt):
         soft_stop(bus, IDS, sleep=interrupt)
     assert torque_enables(transport) == [0] * 6
+
+
+def test_port_that_comes_back_in_time_ends_in_a_soft_arm():
+    # The servos have their own supply: they hold on while the plug is out.
+    arm, transport = memory_arm()
+    arm.arm()
+    transport.bus.inject(Event("unplug", duration_s=2.0))
+    transport.sleep(0.01)
+    report = arm.soft_stop(ramp_s=1.0)
+    assert report.limp_ids == IDS
+    assert report.unconfirmed_ids == ()
+    assert torque_enables(transport) == [0] * 6
+    fade = [
+        value for address, servo_id, value in writes(transport) if (address, servo_id) == (48, 2)
+    ]
+    assert fade[-1] == 0
+
+
+def test_port_lost_in_the_middle_of_a_soft_stop_is_waited_for():
+    arm, transport = memory_arm()
+    arm.arm()
+    transport.bus.inject(Event("unplug", at_s=0.5, duration_s=1.0))
+    report = arm.soft_stop(ramp_s=1.0)
+    assert report.limp_ids == IDS
+    assert torque_enables(transport) == [0] * 6
+    assert any("port lost" in warning for warning in report.warnings)
+
+
+def test_port_that_does_not_come_back_is_given_up_in_time_and_every_servo_named():
+    arm, transport = memory_arm()
+    arm.arm()
+    transport.bus.inject(Event("unplug", duration_s=60.0))
+    started_s = transport.clock()
+    report = arm.soft_stop(ramp_s=2.0, port_wait_s=3.0)
+    assert 2.9 <= transport.clock() - started_s <= 3.2
+    assert report.unconfirmed_ids == IDS
+    assert report.limp_ids == ()
+    assert any("port lost" in warning for warning in report.warnings)
+
+
+def test_port_that_flaps_is_not_followed_for_ever():
+    arm, transport = memory_arm()
+    arm.arm()
+    transport.bus.inject(Event("unplug", every_s=0.2, duration_s=0.1))
+    started_s = transport.clock()
+    arm.soft_stop(ramp_s=0.5, port_wait_s=1.0)
+    assert transport.clock() - started_s < 60.0
+
+
+def test_fault_bits_on_torque_off_are_warnings_and_the_last_write_reaches_everyone():
+    faults = Faults(servos={servo_id: ServoFaults(status_bits=0x24) for servo_id in IDS})
+    bus, transport = memory_bus(faults)
+    bus.sync_write(registers.GOAL_POSITION, dict.fromkeys(IDS, 2048))
+    report = soft_stop(bus, IDS, sleep=transport.sleep)
+    assert writes(transport)[-6:] == [(TORQUE_ENABLE, servo_id, 0) for servo_id in IDS]
+    assert report.limp_ids == IDS
+    assert len(report.warnings) == 6

@@ -130,7 +130,7 @@ class BlackBox(BoxView):
         number = int(self.header["n_events"][0]) + 1
         place = self.event_ring[(number - 1) % N_EVENTS]
         place["number"] = 0  # no event while it is written
-        place["tick"] = self.n_ticks
+        place["tick"] = self.n_ticks + 1  # the one being run
         place["t_s"] = t_s
         place["text"] = text_bytes(text, EVENT["text"].itemsize)
         place["number"] = number

@@ -93,8 +93,7 @@ def row_dtype(n_joints: int, n_cameras: int) -> np.dtype:
             ("read_failed", "?"),
             ("write_failed", "?"),
             ("crc32", "<u4"),  # of everything before it
-        ],
-        align=True,
+        ]  # packed: NumPy does not copy the gaps of an aligned row, and the CRC would cover them
     )
 
 

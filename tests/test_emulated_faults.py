@@ -91,6 +91,14 @@ def test_weak_supply_browns_out_when_all_motors_push():
     assert [answer(bus, servo_id, registers.TORQUE_ENABLE) for servo_id in IDS] == [0] * 6
 
 
+def test_supply_that_stays_too_low_reboots_the_servos_again_and_again():
+    bus = bus_of(1)
+    bus.inject(Event("sag", value=3.0))
+    bus.advance(4.5)
+    assert bus.fired["brown_out_by_load"] in (5, 6)
+    assert bus.handle(ping(1)) == b""
+
+
 def test_sagging_supply_is_read_flagged_and_weakens_the_motors():
     bus, transport = memory_bus(plant=RotorPlant(6))
     transport.bus.inject(Event("sag", value=3.9, duration_s=1.0))

@@ -67,7 +67,7 @@ class Surroundings:
         self._ends.clear()
         self.faults = faults
         self._echo_until_s = self._unplugged_until_s = self._sag_until_s = 0.0
-        self._sag_v = 0.0
+        self._sag_v = self._dark_until_s = 0.0
         self._unheard_until_s = [0.0] * len(self._servos)
         self._timeline = Timeline(faults.seed)
         for event in faults.events:
@@ -90,8 +90,9 @@ class Surroundings:
         """Advance servos and plant by `dt_s`."""
         self.let_happen()
         supply_v = self._loaded_supply_v()
-        if supply_v < self.faults.brown_out_below_v:
+        if supply_v < self.faults.brown_out_below_v and self.now_s >= self._dark_until_s:
             self._fired["brown_out_by_load"] += 1
+            self._dark_until_s = self.now_s + REBOOT_S
             self._cut_power(range(len(self._servos)), REBOOT_S)
         ratio = supply_v / NOMINAL_SUPPLY_V
         positions = self._plant.positions_deg().tolist()

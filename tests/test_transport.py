@@ -5,11 +5,13 @@ import subprocess
 import sys
 import termios
 import threading
+import time
 import tty
 
 import pytest
 from emulated_arm import memory_bus
 
+from firmware_bridge.bus import Bus
 from firmware_bridge.errors import PortError
 from firmware_bridge.packets import ping
 from firmware_bridge.transport import SerialTransport
@@ -26,6 +28,12 @@ def terminal():
         os.close(master)
 
 
+def answer_ping(master):
+    """Be servo 1 for one ping."""
+    os.read(master, 6)
+    os.write(master, bytes.fromhex("ffff010200fc"))
+
+
 @pytest.fixture(params=["serial", "memory"])
 def transport(request, terminal):
     """Every transport, with a servo 1 that answers a ping at the other end."""
@@ -35,11 +43,7 @@ def transport(request, terminal):
     master, path = terminal
     serial_transport = SerialTransport(path)
 
-    def answer():
-        os.read(master, 6)
-        os.write(master, bytes.fromhex("ffff010200fc"))
-
-    thread = threading.Thread(target=answer, daemon=True)
+    thread = threading.Thread(target=answer_ping, args=(master,), daemon=True)
     thread.start()
     yield serial_transport
     serial_transport.close()
@@ -59,6 +63,10 @@ def test_answer_to_a_ping_arrives_and_then_silence(transport):
 def test_read_returns_no_more_than_was_asked_for(transport):
     transport.write(ping(1))
     assert len(transport.read(1, 2.0)) == 1
+
+
+def test_open_port_need_not_be_opened_again(transport):
+    assert transport.reopen()
 
 
 def test_all_byte_values_pass_in_both_directions(terminal):
@@ -152,6 +160,180 @@ def test_unplugged_port_is_a_port_error(terminal):
         with pytest.raises(PortError, match=r"port lost.*check the USB cable and power"):
             call()
     transport.close()
+
+
+class Plug:
+    """A port that can be pulled and put back: a link to a pseudo-terminal, as udev makes them."""
+
+    def __init__(self, path):
+        self.path = path
+        self.put_in()
+
+    def put_in(self):
+        self.master, slave = pty.openpty()
+        tty.setraw(slave)
+        self.slave_path = os.ttyname(slave)
+        self.path.symlink_to(self.slave_path)
+        os.close(slave)
+
+    def pull(self):
+        self.path.unlink(missing_ok=True)
+        os.close(self.master)
+
+
+@pytest.fixture
+def plug(tmp_path):
+    plug = Plug(tmp_path / "port")
+    yield plug
+    with contextlib.suppress(OSError):
+        plug.pull()
+
+
+def test_lost_port_is_opened_again_when_it_is_back(plug):
+    transport = SerialTransport(str(plug.path))
+    plug.pull()
+    with pytest.raises(PortError):
+        transport.write(ping(1))
+    assert not transport.reopen()
+    plug.put_in()
+    assert transport.reopen()
+    transport.write(ping(1))
+    assert os.read(plug.master, 100) == ping(1)
+    # And it is held as firmly as the first time.
+    with pytest.raises(PortError, match="taken by"):
+        SerialTransport(str(plug.path))
+    transport.close()
+
+
+def test_lost_port_is_closed_at_once_so_that_its_name_is_free(plug):
+    transport = SerialTransport(str(plug.path))
+    descriptor = transport.fileno()
+    plug.pull()
+    with pytest.raises(PortError):
+        transport.read(10, 0.1)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    with pytest.raises(PortError, match="port lost; check the USB cable and power"):
+        transport.fileno()
+    transport.close()
+
+
+def test_reopening_is_quick_and_leaves_an_open_port_alone(plug):
+    transport = SerialTransport(str(plug.path))
+    descriptor = transport.fileno()
+    assert transport.reopen()
+    assert transport.fileno() == descriptor
+    plug.pull()
+    with pytest.raises(PortError):
+        transport.flush_input()
+    started_s = time.monotonic()
+    for _ in range(100):
+        assert not transport.reopen()
+    assert time.monotonic() - started_s < 2.0
+    transport.close()
+
+
+def test_port_that_is_taken_when_it_comes_back_is_tried_again_later(plug):
+    transport = SerialTransport(str(plug.path))
+    plug.pull()
+    with pytest.raises(PortError):
+        transport.write(ping(1))
+    plug.put_in()
+    other = SerialTransport(str(plug.path))
+    assert not transport.reopen()
+    other.close()
+    assert transport.reopen()
+    transport.close()
+
+
+def test_adapter_is_found_again_by_the_name_that_is_its_own(plug, tmp_path, monkeypatch):
+    # Given as ttyACM0, it comes back as ttyACM1, and another adapter is ttyACM0 now.
+    by_id = tmp_path / "usb-one-if00"
+    plug.path.rename(by_id)
+    plug.path = by_id
+    name = tmp_path / "ttyACM0"
+    name.symlink_to(plug.slave_path)
+    monkeypatch.setattr("firmware_bridge.transport.by_id_path", lambda port: str(by_id))
+    transport = SerialTransport(str(name))
+    plug.pull()
+    with pytest.raises(PortError):
+        transport.write(ping(1))
+    other_master, other_slave = pty.openpty()
+    name.unlink()
+    name.symlink_to(os.ttyname(other_slave))
+    assert not transport.reopen()
+    plug.put_in()
+    assert transport.reopen()
+    transport.write(ping(1))
+    assert os.read(plug.master, 100) == ping(1)
+    transport.close()
+    os.close(other_master)
+    os.close(other_slave)
+
+
+def test_port_that_takes_no_bytes_is_given_up(terminal):
+    master, path = terminal
+    transport = SerialTransport(path)
+    with pytest.raises(PortError, match="it takes no more bytes"):
+        transport.write(bytes(1 << 20))
+    assert os.read(master, 1) == b"\0"
+    transport.close()
+
+
+def test_bus_uses_a_port_that_was_pulled_and_put_back(plug):
+    bus = Bus(SerialTransport(str(plug.path)))
+    answers = threading.Thread(target=answer_ping, args=(plug.master,))
+    answers.start()
+    assert bus.ping(1).error == 0
+    answers.join()
+    plug.pull()
+    for _ in range(3):
+        with pytest.raises(PortError):
+            bus.ping(1)
+    plug.put_in()
+    answers = threading.Thread(target=answer_ping, args=(plug.master,))
+    answers.start()
+    assert bus.ping(1).error == 0
+    answers.join()
+    bus.close()
+
+
+def test_plain_opener_before_us_is_found_and_named(terminal, monkeypatch):
+    # Neither lock nor mark shows who opened a port without asking for them.
+    _, path = terminal
+    monkeypatch.setattr("firmware_bridge.transport._PTY_PREFIX", "/none")
+    script = "import os,sys;os.open(sys.argv[1],os.O_RDWR);print(1,flush=True);sys.stdin.read()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", script, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        holder.stdout.readline()
+        with pytest.raises(PortError, match=f"taken by process {holder.pid} "):
+            SerialTransport(path)
+    finally:
+        holder.communicate()
+    SerialTransport(path).close()
+
+
+def test_plain_opener_after_us_is_kept_out(terminal, monkeypatch):
+    _, path = terminal
+    monkeypatch.setattr("firmware_bridge.transport._PTY_PREFIX", "/none")
+    transport = SerialTransport(path)
+    script = (
+        "import os,sys\n"
+        "if os.geteuid() == 0:\n"
+        "    os.setgid(65534); os.setuid(65534)\n"
+        "try: os.open(sys.argv[1], os.O_RDWR | os.O_NOCTTY)\n"
+        "except OSError as error: print(error.strerror)\n"
+    )
+    if os.geteuid() == 0:
+        os.chmod(path, 0o666)
+    opener = [sys.executable, "-c", script, path]
+    told = subprocess.run(opener, capture_output=True, text=True, check=True).stdout
+    assert told == "Device or resource busy\n"
+    transport.close()
+    told = subprocess.run(opener, capture_output=True, text=True, check=True).stdout
+    assert told == ""
 
 
 def test_exclusive_mark_is_not_left_on_a_pseudo_terminal(terminal):

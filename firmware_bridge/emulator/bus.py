@@ -120,6 +120,7 @@ class EmulatedBus:
             self._world.replace_faults(faults)
             for servo in self.servos:
                 servo.set_faults(faults, faults.servos.get(servo.place, ServoFaults()))
+            self._world.let_happen()
 
     def handle(self, data: bytes, baud_rate: int | None = None) -> bytes:
         """Take what the host sent at `baud_rate` (None: the right one); return what is due now."""

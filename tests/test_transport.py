@@ -29,9 +29,10 @@ def terminal():
 
 
 def answer_ping(master):
-    """Be servo 1 for one ping."""
-    os.read(master, 6)
-    os.write(master, bytes.fromhex("ffff010200fc"))
+    """Be servo 1 for one ping, if one comes."""
+    with contextlib.suppress(OSError):
+        os.read(master, 6)
+        os.write(master, bytes.fromhex("ffff010200fc"))
 
 
 @pytest.fixture(params=["serial", "memory"])

@@ -256,8 +256,10 @@ def _publish(allocated: Path, path: Path) -> None:
     try:
         os.link(allocated, path)
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS) or path.exists():
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
         os.rename(allocated, path)  # a file system without links, such as a memory card's
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:

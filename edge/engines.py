@@ -26,13 +26,15 @@ class Decoder(Protocol):
 
     length: int  # rows in the cache
     prefill_decides: bool  # logits of a prefill are those `extend` would give for the same rows
+    row_pairs: bool  # a row's sums stay the same in any pass only if passes have even row counts
 
     def prefill(
         self, embeddings: np.ndarray, image_mask: np.ndarray, rows: np.ndarray
     ) -> np.ndarray:
         """Start over with (T, width) embeddings; return logits (len(rows), codes) of some rows.
 
-        Rows where `image_mask` (T,) bool is True see each other both ways, all others only back.
+        The first rows are the prompt, as many as `image_mask` is long: where that is True they see
+        each other both ways, otherwise only back. Rows behind it may be cut off again.
         """
 
     def extend(self, tokens: np.ndarray, rows: np.ndarray) -> np.ndarray:

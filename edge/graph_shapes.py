@@ -58,10 +58,12 @@ def _decoder_shapes(model: ModelEntry) -> tuple[Shapes, Shapes]:
         "embeddings": (1, "T", model.width),
         "cos": (1, "T", half),
         "sin": (1, "T", half),
-        "mask": ("T", "L"),
+        "prompt_mask": ("T0", "T0"),
+        "span_mask": ("S", "L"),
         "rows": ("R",),
     }
     inputs |= {f"past_{k}.{i}": (1, "P", model.kv_width) for i in layers for k in _KINDS}
+    inputs |= {f"span_{k}.{i}": (1, "C", model.kv_width) for i in layers for k in _KINDS}
     outputs: Shapes = {f"{k}.{i}": (1, "T", model.kv_width) for i in layers for k in _KINDS}
     outputs["hidden"] = (1, "R", model.width)
     if model.depth_codes:

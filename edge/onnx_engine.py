@@ -15,7 +15,7 @@ from edge.onnx_session import EngineSettings, Sessions, open_sessions, running
 from edge.pass_costs import PassCosts
 
 _CACHE_STEP_ROWS = 128  # the cache grows in steps, so that a longer prompt seldom reallocates
-_EXTRA_ROWS = 8  # start and end of the depth span, and some slack
+_NO_PROMPT = np.zeros((0, 0), bool)
 _MEASURED_ROWS = (1, 4, 16)
 _MEASURED_PAST_ROWS = 64
 
@@ -46,6 +46,7 @@ class OnnxDecoder:
 
     def __init__(self, bundle: Bundle, sessions: Sessions) -> None:
         self.length = 0
+        self._prompt_length = 0
         self._model: ModelEntry = bundle.manifest.model
         self._embeddings: EmbeddingTable = bundle.embeddings
         self._decode = _Graph(DECODER, sessions[DECODER])
@@ -54,6 +55,10 @@ class OnnxDecoder:
             self._prefill = _Graph(PREFILL, sessions[PREFILL])
         # One set of weights decides every depth code, so that no draft can change what comes out.
         self.prefill_decides = self._prefill is self._decode
+        # The block-wise kernel takes rows two at a time and adds an odd last one up in another way.
+        formats = {x.format for x in bundle.manifest.recipe.layers.values() if x.graph == "decoder"}
+        self.row_pairs = any("block" in name for name in formats)
+        self._span_width = self._model.depth_cells + 2  # with start and end
         self._cos, self._sin = _rotation(self._model)
         self._cache: list[tuple[np.ndarray, np.ndarray]] = []
         self._reserve(_CACHE_STEP_ROWS)
@@ -62,18 +67,16 @@ class OnnxDecoder:
         self, embeddings: np.ndarray, image_mask: np.ndarray, rows: np.ndarray
     ) -> np.ndarray:
         """See `edge.engines.Decoder`."""
-        count = len(embeddings)
-        self.length = 0
-        self._reserve(count + self._model.depth_cells + _EXTRA_ROWS)
+        count = len(image_mask)
+        self.length, self._prompt_length = 0, count
+        self._reserve(count + self._span_width)
         mask = np.tri(count, dtype=bool)
         mask |= image_mask[:, None] & image_mask[None, :]
         return self._run(embeddings, mask, rows)
 
     def extend(self, tokens: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """See `edge.engines.Decoder`."""
-        count = len(tokens)
-        mask = np.tri(count, self.length + count, self.length, dtype=bool)
-        return self._run(self._embeddings.rows(tokens), mask, rows)
+        return self._run(self._embeddings.rows(tokens), _NO_PROMPT, rows)
 
     def truncate(self, length: int) -> None:
         """See `edge.engines.Decoder`."""
@@ -92,7 +95,7 @@ class OnnxDecoder:
         for count in _MEASURED_ROWS:
             tokens, rows = np.zeros(count, np.int64), np.arange(count)
             for _ in range(2):  # the first one also brings pages in
-                self.length = _MEASURED_PAST_ROWS
+                self.length = self._prompt_length = _MEASURED_PAST_ROWS
                 started = time.perf_counter()
                 self.extend(tokens, rows)
                 last_s = time.perf_counter() - started
@@ -101,27 +104,34 @@ class OnnxDecoder:
         return PassCosts(_MEASURED_ROWS, tuple(seconds))
 
     def _run(self, embeddings: np.ndarray, mask: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        count, past = len(embeddings), self.length
+        """Run one pass; `mask` (T0, T0) is that of the prompt rows, if any, that come first."""
+        count, past, prompt = len(embeddings), self.length, self._prompt_length
         if past + count > self._cache[0][0].shape[1]:
             raise BundleError(
                 f"decoder: {past + count} rows exceed the cache of {self._cache[0][0].shape[1]}"
             )
         graph = self._decode if past else self._prefill
+        # Always as wide as the whole span: what changes between passes would change roundings.
+        width = max(self._span_width, past + count - prompt)
+        span_rows = np.arange(max(past, prompt), past + count)
+        span_mask = np.arange(prompt + width) <= span_rows[:, None]
         binding, span = graph.binding, slice(past, past + count)
+        before, behind = slice(0, min(past, prompt)), slice(prompt, max(past, prompt))
         binding.clear_binding_inputs()
         binding.clear_binding_outputs()
         kept = [
             _bind_input(binding, "embeddings", embeddings[None]),
-            _bind_input(binding, "mask", mask),
+            _bind_input(binding, "prompt_mask", mask),
+            _bind_input(binding, "span_mask", span_mask),
             _bind_input(binding, "cos", self._cos[:, span]),
             _bind_input(binding, "sin", self._sin[:, span]),
             _bind_input(binding, "rows", np.asarray(rows, np.int64)),
         ]
         for index, (keys, values) in enumerate(self._cache):
-            _bind_input(binding, f"past_keys.{index}", keys[:, :past])
-            _bind_input(binding, f"past_values.{index}", values[:, :past])
-            _bind_output(binding, f"keys.{index}", keys[:, span])
-            _bind_output(binding, f"values.{index}", values[:, span])
+            for kind, cache in (("keys", keys), ("values", values)):
+                _bind_input(binding, f"past_{kind}.{index}", cache[:, before])
+                _bind_input(binding, f"span_{kind}.{index}", cache[:, behind])
+                _bind_output(binding, f"{kind}.{index}", cache[:, span])
         logits = np.empty((1, len(rows), self._model.depth_codes), np.float32)
         if self._model.depth_codes:
             _bind_output(binding, "logits", logits)

@@ -36,9 +36,10 @@ if TYPE_CHECKING:
 STAGES = ("preprocess", "vision", "prefill", "depth", "expert")
 _MAX_TASK_CHARACTERS = 4096
 _ONE_BY_ONE = FixedWindow(0)  # without codes to draft from, most guesses are wasted rows
-# Hits in _BELIEF_TRIALS, to be believed before any draft was checked: the last call's codes, cells
-# guessed from their neighbours, and what the model itself says behind a wrong code.
-_PREVIOUS_HITS, _NEIGHBOUR_HITS, _MODEL_HITS, _BELIEF_TRIALS = 4.0, 1.0, 4.0, 6.0
+# Share of drafts to be believed right before any was checked, as if seen in _BELIEF_TRIALS: the
+# last call's codes, cells guessed from their neighbours, and, in the order of `Source`, what the
+# model says of cells behind a wrong code (with random weights about that many were right).
+_PREVIOUS, _NEIGHBOUR, _SAID, _BELIEF_TRIALS = 0.7, 0.2, (0.9, 0.5, 0.5, 0.95), 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class Policy:
         self._window: Window
         self._blind_window: Window
         if isinstance(window, PassCosts):
-            self._trust, self._blind_trust = _belief(_PREVIOUS_HITS), _belief(_NEIGHBOUR_HITS)
+            self._trust, self._blind_trust = _belief(_PREVIOUS), _belief(_NEIGHBOUR)
             self._window = MeasuredWindow(window, self._trust)
             self._blind_window = MeasuredWindow(window, self._blind_trust)
         else:
@@ -189,13 +190,13 @@ class Policy:
     def _span(self, picture: np.ndarray, depth: DepthMode) -> DepthSpan:
         cells, tokens = self._model.depth_cells, self._tokens
         ids = SpanTokens(tokens.depth_start, tokens.depth_first, tokens.depth_end)
-        changed = np.ones(cells, bool)
+        changed, pairs = np.ones(cells, bool), self._decoder.row_pairs
         if self._previous is None:
-            return DepthSpan(None, changed, ids, self._blind_window, self._blind_trust)
+            return DepthSpan(None, changed, ids, self._blind_window, self._blind_trust, pairs=pairs)
         before, codes = self._previous
         if depth == "incremental":
             changed = changed_cells(picture, before, cells)
-        return DepthSpan(codes, changed, ids, self._window, self._trust)
+        return DepthSpan(codes, changed, ids, self._window, self._trust, pairs=pairs)
 
     def _encode(self, pictures: list[ImagePatches]) -> np.ndarray:
         """Run the vision tower on all pictures at once; (image tokens, width) in prompt order."""
@@ -215,13 +216,14 @@ class Policy:
                 f"{len(features)}; tokenizer or norm_stats.json is of another model"
             )
         embeddings[patches] += features
-        image_mask, rows = prompt.image_mask, np.zeros(0, np.int64)
+        rows = np.zeros(0, np.int64)
         if span is not None:
-            drafted, rows = span.first_pass(prompt_decides=self._decoder.prefill_decides)
+            drafted, rows = span.first_pass(
+                prompt_decides=self._decoder.prefill_decides, prompt_length=len(prompt.tokens)
+            )
             embeddings = np.concatenate([embeddings, self.bundle.embeddings.rows(drafted)])
-            image_mask = np.pad(image_mask, (0, len(drafted)))
             rows = rows + len(prompt.tokens)
-        logits = self._decoder.prefill(embeddings, image_mask, rows)
+        logits = self._decoder.prefill(embeddings, prompt.image_mask, rows)
         if span is not None:
             span.accept(logits)
 
@@ -274,9 +276,6 @@ class Policy:
         return HeldActions(numbers(committed, "committed"), weights, tag, self._model.n_obs_steps)
 
 
-def _belief(draft_hits: float) -> Trust:
-    drafts, guesses = (
-        Acceptance(draft_hits, _BELIEF_TRIALS),
-        Acceptance(_MODEL_HITS, _BELIEF_TRIALS),
-    )
-    return Trust(drafts, guesses)
+def _belief(before: float) -> Trust:
+    shares = (before, *_SAID)
+    return Trust(*(Acceptance(share * _BELIEF_TRIALS, _BELIEF_TRIALS) for share in shares))

@@ -1,5 +1,6 @@
 """The decoder graph: one pass over any number of rows, prefill and decoding alike.
 
+A pass carries the rows of the prompt, or rows of the span behind it, or both, the prompt first.
 Keys and values of earlier passes come in as views of the runtime's buffers and the new rows go out;
 the runtime never copies them. Rows that want a prediction are named: the last layer's attention
 output, its MLP and the head run for those rows only, and not at all when there are none.
@@ -24,11 +25,14 @@ def write_decoder(
 ) -> GraphWriter:
     """Write `decoder.onnx`, or the same graph under another name and with that name's formats.
 
-    Inputs: `embeddings` (1, T, width), `cos` and `sin` (1, T, head_dim / 2), `mask` (T, P + T) bool
-    (True = may attend), `rows` (R,) int64 into T, and per layer `past_keys.i`, `past_values.i`
-    (1, P, kv_width). Outputs per layer `keys.i`, `values.i` (1, T, kv_width), normalised and
-    rotated as attention uses them; `hidden` (1, R, width) after the final norm; `logits`
-    (1, R, codes) over the depth codes when the checkpoint reasons about depth.
+    Inputs: `embeddings` (1, T, width), `cos` and `sin` (1, T, head_dim / 2), `prompt_mask` (T0, T0)
+    bool (True = may attend) for the first T0 rows, `span_mask` (S, P + T0 + W) bool for the other
+    S = T - T0, which sees P + T0 prompt rows and W >= C + S span rows, `rows` (R,) int64 into T;
+    per layer `past_keys.i`, `past_values.i` (1, P, kv_width), the prompt (P = 0 where T0 > 0), and
+    `span_keys.i`, `span_values.i` (1, C, kv_width), the span so far. Outputs per layer `keys.i`,
+    `values.i` (1, T, kv_width), normalised and rotated as attention uses them; `hidden`
+    (1, R, width) after the final norm; `logits` (1, R, codes) over the depth codes when the
+    checkpoint reasons about depth.
     """
     config, text = checkpoint.config, checkpoint.config.text
     graph = GraphWriter(name, directory, recipe)
@@ -36,25 +40,24 @@ def write_decoder(
     x = graph.input("embeddings", FLOAT, [1, "T", text.width])
     graph.input("cos", FLOAT, [1, "T", text.head_dim // 2])
     graph.input("sin", FLOAT, [1, "T", text.head_dim // 2])
-    graph.input("mask", BOOL, ["T", "L"])
+    graph.input("prompt_mask", BOOL, ["T0", "T0"])
+    graph.input("span_mask", BOOL, ["S", "L"])
     rows = graph.input("rows", INT64, ["R"])
     for index in range(text.layers):
-        graph.input(f"past_keys.{index}", FLOAT, [1, "P", kv_width])
-        graph.input(f"past_values.{index}", FLOAT, [1, "P", kv_width])
+        for kind in ("keys", "values"):
+            graph.input(f"past_{kind}.{index}", FLOAT, [1, "P", kv_width])
+            graph.input(f"span_{kind}.{index}", FLOAT, [1, "C", kv_width])
 
     attention = Attention(graph, text.heads, text.kv_heads, text.head_dim)
-    bias = attention.bias("mask")
     for index in range(text.layers - 1):
         layer = _Layer(graph, checkpoint, index, attention)
         q = layer.project(x)
-        x = layer.finish(x, layer.attend(q, "mask", bias))
+        x = layer.finish(x, layer.attend(q))
     layer = _Layer(graph, checkpoint, text.layers - 1, attention)
     normed = layer.project_keys_values(x)
     outputs, empty = ["hidden"], {"else.hidden": np.zeros((1, 0, text.width), np.float32)}
     with graph.branch() as nodes:
-        q = layer.project_queries(graph.op("Gather", normed, rows, axis=1), rows)
-        row_mask = graph.op("Gather", "mask", rows, axis=0)
-        mixed = layer.attend(q, row_mask, attention.bias(row_mask))
+        mixed = layer.attend(layer.project_queries(normed), rows)
         x = layer.finish(graph.op("Gather", x, rows, axis=1), mixed)
         final = checkpoint.tensor("model.transformer.ln_f.weight", (text.width,))
         graph.rms_norm(x, graph.weight("ln_f", final), text.norm_eps, out="then.hidden")
@@ -92,8 +95,7 @@ class _Layer:
 
     def project(self, x: str) -> str:
         """Write the new keys and values for x (1, T, width) and return the queries."""
-        normed = self.project_keys_values(x)
-        return self._rotate(self._project_queries(normed), "q_norm", "cos", "sin")
+        return self.project_queries(self.project_keys_values(x))
 
     def project_keys_values(self, x: str) -> str:
         """Write the new keys and values and return the normalised input, without queries."""
@@ -105,18 +107,19 @@ class _Layer:
         self._project(normed, "v", rows, out=f"values.{self._index}")
         return normed
 
-    def project_queries(self, normed: str, rows: str) -> str:
-        """Return queries of the rows chosen from the normalised input."""
-        q = self._project_queries(normed)
-        cos, sin = (self._graph.op("Gather", table, rows, axis=1) for table in ("cos", "sin"))
-        return self._rotate(q, "q_norm", cos, sin)
+    def project_queries(self, normed: str) -> str:
+        """Return the queries of the normalised input."""
+        q = self._project(normed, "q", slice(0, self._q_width))
+        return self._rotate(q, "q_norm", "cos", "sin")
 
-    def attend(self, q: str, mask: str, bias: str) -> str:
-        """Mix past and new values by attention and project back to the width of the model."""
-        text = self._text
-        mixed = self._attention.attend(q, self._index, mask, bias)
+    def attend(self, q: str, rows: str | None = None) -> str:
+        """Mix values by attention, of `rows` if given, and project back to the model's width."""
+        graph, text = self._graph, self._text
+        mixed = self._attention.attend(q, self._index, self._part("attention"))
+        if rows is not None:
+            mixed = graph.op("Gather", mixed, rows, axis=1)
         matrix = self._tensor("self_attn.attn_out.weight", (text.width, self._q_width))
-        return self._graph.linear(mixed, self._part("attn_out"), matrix)
+        return graph.linear(mixed, self._part("attn_out"), matrix)
 
     def finish(self, x: str, mixed: str) -> str:
         """Add the attention output, then the MLP's: the layer's hidden states."""
@@ -132,9 +135,6 @@ class _Layer:
         matrix = self._tensor("mlp.ff_out.weight", (text.width, text.mlp_width))
         down = graph.linear(hidden, self._part("ff_out"), matrix, row_size=row_size)
         return graph.op("Add", x, down, out=self._part("hidden"))
-
-    def _project_queries(self, normed: str) -> str:
-        return self._project(normed, "q", slice(0, self._q_width))
 
     def _project(self, normed: str, name: str, rows: slice, out: str | None = None) -> str:
         text = self._text

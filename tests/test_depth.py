@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.depth import DepthSpan, SpanTokens, settle
-from edge.draft_window import Acceptance, FixedWindow, MeasuredWindow, Place, Trust
+from edge.draft_window import Acceptance, FixedWindow, MeasuredWindow, Place, Source, Trust
 from edge.pass_costs import PassCosts
 
 CODES, START, FIRST, END = 5, 100, 200, 101
@@ -55,13 +55,17 @@ def one_by_one(draft, changed):
     return codes
 
 
-def run(draft, changed, window, trust=None, prompt_decides=True):
+def trust_in(before, clear=0.5, close=0.5, astray=0.5, agreed=0.5):
+    return Trust(*(Acceptance(share, 1.0) for share in (before, clear, close, astray, agreed)))
+
+
+def run(draft, changed, window, trust=None, prompt_decides=True, pairs=False):
     if window is None or isinstance(window, int):
         window = FixedWindow(window)
     draft = None if draft is None else np.array(draft)
-    span = DepthSpan(draft, np.array(changed, bool), IDS, window, trust)
+    span = DepthSpan(draft, np.array(changed, bool), IDS, window, trust, pairs=pairs)
     decoder = FakeDecoder(PROMPT)
-    tokens, rows = span.first_pass(prompt_decides=prompt_decides)
+    tokens, rows = span.first_pass(prompt_decides=prompt_decides, prompt_length=len(PROMPT))
     span.accept(decoder.extend(tokens, rows))
     settle(decoder, span, len(PROMPT))
     return span, decoder
@@ -84,47 +88,69 @@ def test_codes_and_cache_are_those_of_one_by_one_decoding(span_input, window):
     assert decoder.tokens == [*PROMPT, START, *[FIRST + code for code in expected], END]
 
 
-def measured(seconds, draft_share, guess_share=0.5):
-    trust = Trust(Acceptance(draft_share, 1.0), Acceptance(guess_share, 1.0))
-    return MeasuredWindow(PassCosts((1, 4, 16), tuple(seconds)), trust)
+def measured(seconds, *shares):
+    return MeasuredWindow(PassCosts((1, 4, 16), tuple(seconds)), trust_in(*shares))
 
 
-shares = st.floats(0.01, 0.99)
-costs = st.tuples(st.floats(1e-4, 1), st.floats(0, 1), st.floats(0, 1), shares, shares).map(
+seconds_and_shares = [st.floats(low, 1) for low in (1e-4, 0, 0)] + [st.floats(0.01, 0.99)] * 5
+costs = st.tuples(*seconds_and_shares).map(
     lambda values: measured(np.cumsum(values[:3]), *values[3:])
 )
 
 
-@given(spans, costs, st.booleans())
-def test_a_measured_window_gives_the_same_codes_with_and_without_a_draft(span_input, window, blind):
+@given(spans, costs, st.booleans(), st.booleans())
+def test_a_measured_window_gives_the_same_codes_with_and_without_a_draft(
+    span_input, window, blind, pairs
+):
     draft, changed = span_input
     if blind:
         draft, changed = None, [True] * len(changed)
     expected = one_by_one(draft or [0] * len(changed), changed)
-    span, decoder = run(draft, changed, window, window.trust)
+    span, decoder = run(draft, changed, window, window.trust, pairs=pairs)
     assert span.codes.tolist() == expected
     assert decoder.tokens == [*PROMPT, START, *[FIRST + code for code in expected], END]
-    assert span.passes <= 1 + len(changed)
+    assert span.passes <= 1 + len(changed) + pairs
+
+
+@given(spans, costs, st.booleans())
+def test_passes_of_paired_rows_are_even_and_the_codes_the_same(span_input, window, blind):
+    draft, changed = span_input
+    if blind:
+        draft, changed = None, [True] * len(changed)
+    counts = []
+
+    class Counting(FakeDecoder):
+        def extend(self, tokens, rows):
+            counts.append(len(tokens))
+            return super().extend(tokens, rows)
+
+    given_draft = None if draft is None else np.array(draft)
+    span = DepthSpan(given_draft, np.array(changed, bool), IDS, window, window.trust, pairs=True)
+    decoder = Counting(PROMPT)
+    settle(decoder, span, len(PROMPT))
+    assert span.codes.tolist() == one_by_one(draft or [0] * len(changed), changed)
+    assert decoder.tokens == [*PROMPT, START, *[FIRST + code for code in span.codes], END]
+    assert not any(count % 2 for count in counts)
 
 
 def test_cheap_rows_and_lucky_drafts_make_long_windows_dear_rows_and_bad_luck_short_ones():
     unsettled = np.arange(5, 100, 5)
     dear, cheap = (1.0, 4.0, 16.0), (1.0, 1.1, 1.5)
 
-    def stop(seconds, share, informed=False):
-        place = Place(5, 102, unsettled, np.full(unsettled.shape, informed), in_prefill=False)
-        return measured(seconds, share).stop(place)
+    def stop(seconds, share, told=None):
+        place = Place(5, 102, unsettled, np.full(unsettled.shape, Source.BEFORE), in_prefill=False)
+        return measured(seconds, share, *[share if told is None else told] * 4).stop(place)
 
     assert stop(cheap, 0.99) == 102
     assert stop(dear, 0.01) == 6  # the one row that is surely needed
     assert stop(cheap, 0.01) < stop(cheap, 0.7) < stop(cheap, 0.99)
     assert stop(dear, 0.7) < stop(cheap, 0.7)
-    assert stop(cheap, 0.01, informed=True) == stop(cheap, 0.5)
+    assert stop(cheap, 0.01, told=0.9) == 96  # worth it for what the model says of all the others
 
 
 def test_in_a_prefill_whose_rows_cost_nothing_more_everything_rides_along():
     cells = np.arange(100)
-    place = Place(0, 102, cells, np.zeros(100, bool), in_prefill=True)
+    place = Place(0, 102, cells, np.zeros(100, int), in_prefill=True)
     assert measured((1.0, 1.0, 1.0), 0.9).stop(place) == 102
 
 
@@ -149,7 +175,7 @@ def test_without_a_draft_a_scene_of_one_depth_takes_few_passes():
     settle(decoder, span, len(PROMPT))
     assert span.codes.tolist() == [3] * 100
     assert span.passes < 30
-    assert window.trust.drafts.share > 0.8
+    assert window.trust.shares.max() > 0.8
 
 
 def test_what_the_model_says_behind_a_wrong_code_mends_the_draft():
@@ -170,7 +196,7 @@ def test_what_the_model_says_behind_a_wrong_code_mends_the_draft():
         return span.passes
 
     assert passes(None) == 41
-    assert passes(Trust(Acceptance(1.0, 2.0), Acceptance(1.0, 2.0))) == 2
+    assert passes(trust_in(0.2, astray=0.9)) == 2
 
 
 def test_pass_costs_follow_their_last_rise_beyond_what_was_measured():

@@ -95,14 +95,16 @@ def test_intermediates_agree_so_that_a_difference_can_be_placed(model, bundles):
     mask = np.tri(count, dtype=bool) | np.outer(seen["image_mask"], seen["image_mask"])
     feed = {
         "embeddings": seen["embeddings"][None],
-        "mask": mask,
+        "prompt_mask": mask,
+        "span_mask": np.zeros((0, count + 1), bool),
         "rows": np.arange(count),
         "cos": policy._decoder._cos[:, :count],
         "sin": policy._decoder._sin[:, :count],
     }
     for index in range(entry.layers):
         for kind in ("keys", "values"):
-            feed[f"past_{kind}.{index}"] = np.zeros((1, 0, entry.kv_width), np.float32)
+            for cache in ("past", "span"):
+                feed[f"{cache}_{kind}.{index}"] = np.zeros((1, 0, entry.kv_width), np.float32)
     after_block_0, final = session.run(["blocks.0.hidden", "hidden"], feed)
     close = {"rtol": 1e-4, "atol": 1e-4}
     np.testing.assert_allclose(seen["image_features"], case.arrays["image_features"], **close)

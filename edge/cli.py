@@ -19,7 +19,7 @@ from edge.errors import EdgeError
 from edge.inspect_bundle import describe_bundle
 from edge.joints import JointIoError, JointReading, StopRequested
 from edge.loop import END_STOP
-from edge.profile import ArmProfile, load_profile
+from edge.profile import PORT_SIMULATED, ArmProfile, load_profile
 from edge.replay_command import add_replay, run_replay
 from edge.report import format_report
 from edge.run import RunResult, run_robot
@@ -139,6 +139,9 @@ class ServoArm:
 
     def soft_stop(self) -> None:
         """Let the arm down; JointIoError names the servos that did not confirm."""
+        if self._arm.bus.port_lost:
+            wait_s = self._arm.watchdog.times.replug_s
+            _say(f"the port is lost; plug it in again within {wait_s:g} s to let the arm down")
         report = self._arm.soft_stop()
         if report.unconfirmed_ids:
             listed = ", ".join(str(servo_id) for servo_id in report.unconfirmed_ids)
@@ -152,11 +155,17 @@ class ServoArm:
 
 
 def open_servo_arm(
-    port: str, calibration_path: Path, profile: ArmProfile, *, dead_man: bool = False
+    port: str,
+    calibration_path: Path,
+    profile: ArmProfile,
+    *,
+    dead_man: bool = False,
+    simulated: bool = False,
 ) -> ServoArm:
     """Open the bus at `port` for reading and start its watchdog; JointIoError if it cannot be.
 
-    With `dead_man` torque is refused unless somebody holds the switch.
+    With `dead_man` torque is refused unless somebody holds the switch. The port of a `simulated`
+    arm goes with this program: nobody waits for it to be plugged in again.
     """
     names = tuple(joint.name for joint in profile.joints)
     if names != JOINTS:
@@ -179,7 +188,13 @@ def open_servo_arm(
                     f"{calibration_path}: {joint.name} is servo {calibration[joint.name].id}, "
                     f"arm profile {profile.name} says {joint.servo_id}; correct one of them"
                 )
-        times = _watchdog_times(profile)
+        times = profile.watchdog
+        times = WatchdogTimes(
+            hold_s=times.hold_s,
+            soften_s=times.soften_s,
+            slow_s=times.slow_s,
+            replug_s=0.0 if simulated else times.replug_s,
+        )
         arm = open_watched_arm(port, calibration, limits, times, program=PROGRAM, dead_man=dead_man)
         return ServoArm(arm)
     except (BusError, CalibrationError) as error:
@@ -194,11 +209,6 @@ def _as_edge_errors() -> Iterator[None]:
         raise StopRequested(str(asked)) from asked
     except BusError as error:
         raise JointIoError(str(error)) from error
-
-
-def _watchdog_times(profile: ArmProfile) -> WatchdogTimes:
-    times = profile.watchdog
-    return WatchdogTimes(times.hold_s, times.soften_s, times.slow_s, times.replug_s)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -217,7 +227,9 @@ def _run(args: argparse.Namespace) -> int:
         black_box=args.black_box,
     )
     profile = load_profile(args.profile)
-    open_arm = functools.partial(open_servo_arm, dead_man=args.dead_man)
+    open_arm = functools.partial(
+        open_servo_arm, dead_man=args.dead_man, simulated=profile.port == PORT_SIMULATED
+    )
     result = run_robot(options, profile, open_arm, _say)
     exit_code = _tell(result)
     if result.policy_hangs:

@@ -35,6 +35,16 @@ class LastWords:
         """Read what `to_json` made."""
         return cls(**json.loads(data))
 
+    def write_if_missing(self, descriptor: int, reason: str) -> str:
+        """Write the record unless its program has; return what to add to `reason` on the screen."""
+        if not os.path.exists(self.allocated):
+            return ""
+        try:
+            self.write(descriptor, reason)
+        except OSError as error:
+            return f"; black box not written: {error}"
+        return f"; black box: {self.path}"
+
     def write(self, descriptor: int, reason: str) -> None:
         """Put `reason` into the record, copy it into the file, and give the file its name.
 

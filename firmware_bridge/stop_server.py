@@ -43,7 +43,7 @@ class StopServer:
     ) -> None:
         self.asked_by: int | None = None
         self.let_go_by: int | None = None
-        self._server = server
+        self._server: socket.socket | None = server
         self._path = path
         self._who = who
         self._dead_man = dead_man
@@ -58,7 +58,8 @@ class StopServer:
 
     def serve(self, wait_s: float, wake: Sequence[socket.socket] = ()) -> list[socket.socket]:
         """Wait up to `wait_s` for clients and answer them; return those of `wake` to be read."""
-        ready, _, _ = select.select([self._server, *self._clients, *wake], [], [], wait_s)
+        listening = [self._server] if self._server is not None else []
+        ready, _, _ = select.select([*listening, *self._clients, *wake], [], [], wait_s)
         for readable in ready:
             if readable is self._server:
                 self._accept()
@@ -76,14 +77,20 @@ class StopServer:
                 _send(connection, line)
                 self._drop(connection)
 
+    def hide(self) -> None:
+        """Remove the socket, which somebody else may need now, but keep the clients."""
+        if self._server is not None:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+            self._server.close()
+            self._server = None
+
     def close(self) -> None:
         """Remove the socket and leave every client."""
-        with contextlib.suppress(OSError):
-            self._path.unlink()
+        self.hide()
         for connection in self._clients:
             connection.close()
         self._clients.clear()
-        self._server.close()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):

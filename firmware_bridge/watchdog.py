@@ -70,6 +70,7 @@ class Watchdog:
         self._control: socket.socket | None = socket.socket(fileno=settings.control_descriptor)
         self._port = InheritedPort(settings.port_descriptor, settings.port, settings.baud_rate)
         self._record: tuple[LastWords, int] | None = None
+        self._told_lost = False
         self._silent_since_ns: int | None = None
         self._asked_since_ns: int | None = None
 
@@ -151,20 +152,30 @@ class Watchdog:
     def _let_down(self) -> int:
         settings = self._settings
         bus = self._bus()
-        hold(bus, settings.servo_ids, {})
-        if bus.port_lost:
-            self._say(
-                f"{settings.port}: port lost with torque on; plug it in again within "
-                f"{settings.replug_s:g} s, or switch the arm's power off"
-            )
+
+        def pause(seconds: float) -> None:
+            if bus.port_lost:
+                self._tell_lost()
+            self._pause(seconds)
+
         report = soft_stop(
             bus,
             settings.servo_ids,
             ramp_s=settings.ramp_s,
             port_wait_s=settings.replug_s,
-            sleep=self._pause,
+            sleep=pause,
         )
         return outcome_word(settings.servo_ids, report.unconfirmed_ids)
+
+    def _tell_lost(self) -> None:
+        """Say once that the plug is wanted back; what is plugged in there may be another arm."""
+        if not self._told_lost:
+            self._told_lost = True
+            self._server.hide()
+            self._say(
+                f"{self._settings.port}: port lost with torque on; plug it in again within "
+                f"{self._settings.replug_s:g} s, or switch the arm's power off"
+            )
 
     def _bus(self) -> Bus:
         settings = self._settings
@@ -232,21 +243,11 @@ class Watchdog:
             )
         else:
             reason = f"{settings.program} (process {settings.process}) ended without a word"
-        written = self._write_record(reason)
+        if self._record is not None:
+            words, descriptor = self._record
+            reason += words.write_if_missing(descriptor, reason)
         if had_torque:
-            self._say(reason + written)
-
-    def _write_record(self, reason: str) -> str:
-        if self._record is None:
-            return ""
-        words, descriptor = self._record
-        if not os.path.exists(words.allocated):
-            return ""  # the program has written it
-        try:
-            words.write(descriptor, reason)
-        except OSError as error:
-            return f"; black box not written: {error}"
-        return f"; black box: {words.path}"
+            self._say(reason)
 
     def _say(self, line: str) -> None:
         """Print to the program's terminal, but never wait for it."""

@@ -4,8 +4,9 @@
 
 The port appears at --link when the first pictures are in --frames. Physics follows real time in
 steps of 2 ms; what this process oversleeps beyond a tenth of a second is left out and counted as
-slip. It ends on SIGTERM or SIGINT, or with the process that started it, and takes the link, the
-frame files and the camera process with it. The last line of output is one JSON object.
+slip. It ends on SIGTERM or SIGINT, or with the process that started it once the arm is soft, and
+takes the link, the frame files and the camera process with it. The last line of output is one JSON
+object.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from firmware_bridge import registers
 from firmware_bridge.calibration import CalibrationError, save_calibration
 from firmware_bridge.command_line import CommandParser
 from firmware_bridge.emulator.bus import EmulatedBus
@@ -41,6 +43,10 @@ from sim.plant import MujocoPlant
 
 TRUTH_INTERVAL_S = 0.05
 MAX_TRUTH_LINES = 72_000
+# An arm that nobody lets down any more is not simulated for ever.
+LINGER_S = 10.0
+# Whoever took the torque off reads it back.
+FAREWELL_S = 1.0
 
 
 class WorldError(Exception):
@@ -73,12 +79,14 @@ class WorldServer:
         self._record_truth = record_truth
         self._next_truth_s = -float("inf")
         self._cameras: CameraProcess | None = None
+        self._orphaned_s: float | None = None
+        self._torque_s = -float("inf")  # when it was last on, since the parent is gone
         self._parent = os.getppid() if parent_pid is None else parent_pid
 
     def run(
         self, link: Path, cameras: CameraProcess | None, on_ready: Callable[[], None]
     ) -> Summary:
-        """Serve until `stop` is set or the parent process is gone; close `cameras` then.
+        """Serve until `stop` is set, or the parent is gone and the arm soft; close `cameras` then.
 
         `on_ready` is called once, when the port is at `link`.
         """
@@ -114,8 +122,15 @@ class WorldServer:
             truth = asdict(self.world.truth())
             sim_s = truth.pop("t_s")
             self.truth_lines.append(json.dumps({"t_s": now_s, "sim_s": sim_s, **truth}))
-        if os.getppid() != self._parent:
+        if os.getppid() != self._parent and self._may_end(now_s):
             self.stop.set()
+
+    def _may_end(self, now_s: float) -> bool:
+        """Whether the arm is soft: a program that was killed leaves that to its watchdog."""
+        self._orphaned_s = self._orphaned_s or now_s
+        if any(servo.value(registers.TORQUE_ENABLE) for servo in self.bus.servos):
+            self._torque_s = now_s
+        return now_s - self._torque_s > FAREWELL_S or now_s - self._orphaned_s > LINGER_S
 
 
 def build_parser() -> argparse.ArgumentParser:

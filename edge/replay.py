@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from edge.black_box import NOT_ASKED
-from edge.box_file import RecordedBox
 from edge.box_layout import LINE_END
+from edge.box_reader import RecordedBox
 
 SCHEMA = "molmoact-edge.replay.v1"
 CARD_KEYS = (

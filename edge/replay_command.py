@@ -7,7 +7,7 @@ import json
 import math
 from pathlib import Path
 
-from edge.box_file import read_box
+from edge.box_reader import read_box
 from edge.profile import load_profile
 from edge.replay import format_summary, summarise
 from edge.replay_gate import format_gate, recorded_profile, rerun_gate

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edge.black_box import NOT_ASKED, BlackBoxError
-from edge.box_file import RecordedBox
+from edge.box_reader import RecordedBox
 from edge.profile import Profile
 from edge.profile_record import profile_from_record
 from edge.replay import verdict_text

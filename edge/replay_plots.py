@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from edge.black_box import BlackBoxError
-from edge.box_file import RecordedBox
+from edge.box_reader import RecordedBox
 from edge.plots import OUTCOME_COLOURS
 
 WIDTH_IN, DPI = 13.0, 100

@@ -8,8 +8,9 @@ from recorded_run import CARD, NAMES, record_run
 
 import edge.black_box
 from edge.black_box import BlackBox, BlackBoxError, Tick
-from edge.box_file import BoxFile, read_box
+from edge.box_file import BoxFile
 from edge.box_layout import N_EVENTS
+from edge.box_reader import read_box
 from edge.safety import Outcome, Rule, TickAges
 from firmware_bridge.last_words import LastWords
 

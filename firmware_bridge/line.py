@@ -133,14 +133,17 @@ class Line:
                 self.status_bits[servo_id] = reply.error
 
     def _check_echo(self, exchange: Exchange) -> None:
+        """Raise EchoError when the adapter is not as announced; from then on go by what it does."""
         name = self.transport.name
         if self._echo:
             if exchange.replies and exchange.clean and not exchange.mirrored:
+                self._echo = False
                 raise EchoError(
                     f"{name}: the adapter does not return what is sent although --echo says so; "
                     "leave --echo out"
                 )
         elif exchange.mirrored and self._is_echo(exchange):
+            self._echo = True
             raise EchoError(
                 f"{name}: the adapter returns every byte sent, so that every read seems to report "
                 "'encoder' and every write 'voltage'; set its jumper to USB (B), or use --echo"

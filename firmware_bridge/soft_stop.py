@@ -14,7 +14,7 @@ from typing import Any
 
 from firmware_bridge import registers
 from firmware_bridge.bus import Bus
-from firmware_bridge.errors import BusError, BusTimeout
+from firmware_bridge.errors import BusError, BusTimeout, EchoError
 from firmware_bridge.packets import StatusBit
 
 RAMP_S = 2.0
@@ -181,10 +181,16 @@ def _try(warnings: dict[str, str], call: Callable[..., Any], *arguments: object)
 
     A servo's silence is noted once, though it may cost every one of its steps.
     """
-    try:
-        return call(*arguments)
-    except BusTimeout as error:
-        warnings.setdefault(f"silent {error.servo_ids}", str(error))
-    except BusError as error:
-        warnings.setdefault(str(error), str(error))
+    for _ in range(2):
+        try:
+            return call(*arguments)
+        except EchoError as error:
+            # The request may have been carried out; the bus knows the adapter from now on.
+            warnings.setdefault(str(error), str(error))
+        except BusTimeout as error:
+            warnings.setdefault(f"silent {error.servo_ids}", str(error))
+            return None
+        except BusError as error:
+            warnings.setdefault(str(error), str(error))
+            return None
     return None

@@ -121,7 +121,7 @@ class DescriptorTransport:
     def _lost(self, error: Exception | str) -> PortError:
         """Close what is dead, so that the system can give its name to the adapter once more."""
         self.close()
-        reason = " ".join(str(error).split())
+        reason = getattr(error, "args", (error,))[-1]
         return PortError(f"{self.name}: port lost ({reason}); check the USB cable and power")
 
 

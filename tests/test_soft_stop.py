@@ -201,3 +201,18 @@ def test_fault_bits_on_torque_off_are_warnings_and_the_last_write_reaches_everyo
     assert writes(transport)[-6:] == [(TORQUE_ENABLE, servo_id, 0) for servo_id in IDS]
     assert report.limp_ids == IDS
     assert len(report.warnings) == 6
+
+
+@pytest.mark.parametrize("echoes", [True, False])
+def test_adapter_that_is_not_as_announced_does_not_keep_the_arm_from_being_softened(echoes):
+    bus, transport = memory_bus(Faults(echo=echoes), echo=not echoes)
+    bus.sync_write(registers.GOAL_POSITION, dict.fromkeys(IDS, 2048))
+    report = soft_stop(bus, IDS, ramp_s=0.5, sleep=transport.sleep)
+    assert report.limp_ids == IDS
+    assert torque_enables(transport) == [0] * 6
+    assert len(report.warnings) == 1
+    assert "--echo" in report.warnings[0]
+    fade = [
+        value for address, servo_id, value in writes(transport) if (address, servo_id) == (48, 1)
+    ]
+    assert len(fade) == 25

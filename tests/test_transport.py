@@ -282,7 +282,7 @@ def test_port_that_takes_no_bytes_is_given_up(terminal):
 
 
 def test_bus_uses_a_port_that_was_pulled_and_put_back(plug):
-    bus = Bus(SerialTransport(str(plug.path)))
+    bus = Bus(SerialTransport(str(plug.path)), reply_timeout_s=2.0)
     answers = threading.Thread(target=answer_ping, args=(plug.master,))
     answers.start()
     assert bus.ping(1).error == 0
@@ -335,6 +335,23 @@ def test_plain_opener_after_us_is_kept_out(terminal, monkeypatch):
     transport.close()
     told = subprocess.run(opener, capture_output=True, text=True, check=True).stdout
     assert told == ""
+
+
+@pytest.mark.parametrize("use", ["write", "flush", "read"])
+def test_loss_is_told_in_words(plug, use):
+    transport = SerialTransport(str(plug.path))
+    plug.pull()
+    calls = {
+        "write": lambda: transport.write(ping(1)),
+        "flush": transport.flush_input,
+        "read": lambda: transport.read(10, 0.1),
+    }
+    with pytest.raises(PortError) as caught:
+        calls[use]()
+    assert str(caught.value) in (
+        f"{plug.path}: port lost (Input/output error); check the USB cable and power",
+        f"{plug.path}: port lost (it was closed at the other end); check the USB cable and power",
+    )
 
 
 def test_exclusive_mark_is_not_left_on_a_pseudo_terminal(terminal):

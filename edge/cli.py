@@ -9,6 +9,7 @@ import math
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from firmware_bridge.watchdog_settings import WatchdogTimes
 from firmware_bridge.watched_arm import WatchedArm, open_watched_arm
 
 PROGRAM = "molmoact-edge"
+POLL_S = 0.05
 DEPTH_MODES = ("off", "full", "incremental")
 EXIT_OK, EXIT_ERROR, EXIT_SIGNAL = 0, 2, 128
 
@@ -164,8 +166,9 @@ def open_servo_arm(
 ) -> ServoArm:
     """Open the bus at `port` for reading and start its watchdog; JointIoError if it cannot be.
 
-    With `dead_man` torque is refused unless somebody holds the switch. The port of a `simulated`
-    arm goes with this program: nobody waits for it to be plugged in again.
+    With `dead_man` waits until somebody holds the switch; torque is refused when it was let go
+    since. The port of a `simulated` arm goes with this program: nobody waits for it to be plugged
+    in again.
     """
     names = tuple(joint.name for joint in profile.joints)
     if names != JOINTS:
@@ -196,9 +199,22 @@ def open_servo_arm(
             replug_s=0.0 if simulated else times.replug_s,
         )
         arm = open_watched_arm(port, calibration, limits, times, program=PROGRAM, dead_man=dead_man)
+        if dead_man:
+            _wait_until_held(arm, port)
         return ServoArm(arm)
     except (BusError, CalibrationError) as error:
         raise JointIoError(str(error)) from error
+
+
+def _wait_until_held(arm: WatchedArm, port: str) -> None:
+    _say(f"waiting for the dead man's switch: molmoact-arm hold-to-run --port {port}")
+    try:
+        while not arm.watchdog.is_held:
+            arm.watchdog.check()
+            time.sleep(POLL_S)
+    except BaseException:
+        arm.close()
+        raise
 
 
 @contextlib.contextmanager

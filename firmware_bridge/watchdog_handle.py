@@ -109,6 +109,11 @@ class WatchdogHandle:
         """Whether the watchdog has taken the arm over."""
         return bool(self._page.taken_over)
 
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody holds the dead man's switch."""
+        return bool(self._page.held)
+
     def check(self) -> None:
         """Raise StopAsked when the arm is to be let down, or nobody watches any more."""
         page = self._page
@@ -130,7 +135,7 @@ class WatchdogHandle:
 
     def torque_begins(self) -> None:
         """Announce arming. WatchdogError when a dead man's switch is wanted and nobody holds it."""
-        if self._dead_man and not self._page.held:
+        if self._dead_man and not self.is_held:
             name = self.port.name
             raise WatchdogError(
                 f"{name}: nobody holds the dead man's switch; run 'molmoact-arm hold-to-run "

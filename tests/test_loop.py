@@ -1,6 +1,9 @@
 import gc
+import math
 import sys
 import threading
+import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ from readings import reading_of
 
 from edge.black_box import BlackBox
 from edge.chunks import ChunkBuffer
-from edge.joints import JointIoError
+from edge.joints import JointIoError, StopRequested
 from edge.loop import ControlLoop
 from edge.profile import load_profile
 from edge.safety import Outcome, SafetyGate
@@ -302,7 +305,7 @@ def test_failed_soft_stop_is_reported_beside_the_reason():
     assert end.soft_stop_error == "port is gone"
 
 
-def test_full_log_keeps_the_newest_ticks_and_all_counts():
+def test_full_box_keeps_the_newest_ticks_and_all_counts():
     rig = Rig()
     rig.chunk()
     rig.box = rig.loop._box = BlackBox(10, NAMES, 2)
@@ -312,3 +315,125 @@ def test_full_log_keeps_the_newest_ticks_and_all_counts():
     assert np.all(np.diff(ticks["t_s"]) > 0)
     assert rig.box.n_ticks == 30
     assert rig.box.outcome_counts.sum() == 30
+
+
+def test_request_to_stop_ends_the_loop_at_once_with_its_words():
+    def ask(tick, rig):
+        if tick == 5:
+            raise StopRequested("somebody asked for a stop (process 7)")
+
+    rig = Rig(ask)
+    rig.chunk()
+    end = rig.run(None)
+    assert (end.how, end.reason) == ("stop", "somebody asked for a stop (process 7)")
+    assert rig.arm.soft_stops == 1
+    assert rig.box.text("reason") == end.reason
+
+
+def test_read_is_bounded_so_that_the_write_still_fits_into_the_tick():
+    rig = Rig()
+    rig.chunk()
+    rig.run(0.1)
+    tick_s = rig.box.columns()["t_s"][-1]
+    assert tick_s < rig.arm.deadline_s < tick_s + PERIOD_S
+
+
+def test_gate_hears_how_old_actions_and_pictures_are_and_how_late_the_tick_is():
+    heard = []
+
+    class Listener:
+        def check(self, goal, reading, now_s, ages, missing):
+            heard.append((now_s, ages))
+            return SafetyGate(PROFILE).check(None, reading, now_s, ages, missing)
+
+    def stall(tick, rig):
+        if tick == 5:
+            rig.clock.now_s += 2.0 * PERIOD_S
+
+    rig = Rig(stall)
+    rig.loop._gate = Listener()
+    put_s = rig.clock.now_s
+    rig.chunk(n_actions=20)
+    rig.run(1.0)
+    now_s, first = heard[0]
+    assert first.chunk_s == pytest.approx(now_s - put_s)
+    assert first.cameras_s == pytest.approx((0.05, 0.07))
+    assert first.late_s == pytest.approx(0.0)
+    assert heard[6][1].late_s > PERIOD_S
+    assert math.isnan(heard[-1][1].chunk_s)
+
+
+def test_dead_camera_ages_in_the_box():
+    def die(tick, rig):
+        if tick == 10:
+            rig.cameras[1].died_s = rig.clock.now_s
+
+    rig = Rig(die)
+    rig.chunk()
+    rig.run(1.0)
+    ages_s = rig.box.columns()["camera_ages_s"]
+    np.testing.assert_allclose(ages_s[:, 0], 0.05, atol=1e-9)
+    assert ages_s[-1, 1] == pytest.approx(19 * PERIOD_S, abs=0.01)
+
+
+def test_newest_policy_call_is_in_every_row():
+    def call(tick, rig):
+        if tick in (3, 6):
+            stages = {"vision": 0.1, "expert": 0.3}
+            rig.feed.calls.append(
+                SimpleNamespace(number=tick, started_s=1.0, ended_s=1.5, stages_s=stages)
+            )
+
+    rig = Rig(call)
+    rig.chunk()
+    rig.run(0.3)
+    ticks = rig.box.columns()
+    np.testing.assert_array_equal(ticks["policy_call"], [-1] * 3 + [3] * 3 + [6] * 3)
+    np.testing.assert_array_equal(ticks["policy_stages_s"][5], [np.nan, 0.1, np.nan, np.nan, 0.3])
+    assert ticks["policy_s"][8] == 0.5
+
+
+def test_every_end_is_in_the_box():
+    rig = Rig()
+    rig.chunk()
+    rig.run(0.1)
+    assert (rig.box.text("how"), rig.box.text("reason")) == ("time", "0.1 s are over")
+
+    def break_code(tick, rig):
+        raise ZeroDivisionError("a bug")
+
+    rig = Rig(break_code)
+    with pytest.raises(ZeroDivisionError):
+        rig.run(1.0)
+    assert rig.box.text("reason") == "the control loop failed: ZeroDivisionError: a bug"
+
+
+def test_ticks_leave_no_memory_behind():
+    """Also no garbage: collection is off while the loop runs."""
+    marks = []
+
+    def measure(tick, rig):
+        if tick % 100 == 0:
+            rig.chunk(n_actions=105)
+        if tick in (550, 2550):
+            marks.append(tracemalloc.get_traced_memory())
+            tracemalloc.reset_peak()
+
+    rig = Rig(measure)
+    rig.arm.written = rig.feed.observed = Forgetful()
+    rig.chunk()
+    tracemalloc.start()
+    try:
+        rig.run(2600 * PERIOD_S)
+    finally:
+        tracemalloc.stop()
+    (before, _), (after, peak) = marks
+    assert after - before < 2000
+    assert peak - after < 20_000
+
+
+class Forgetful:
+    """A list that keeps nothing."""
+
+    def append(self, item):
+        pass

@@ -176,6 +176,37 @@ def test_simulator_that_dies_stops_the_run_with_its_reason(nano_bundle, tmp_path
     assert leftovers(tmp_path) == []
 
 
+def test_stop_from_another_terminal_ends_the_run_with_its_reason(nano_bundle, tmp_path):
+    process = start_run(nano_bundle, tmp_path)
+    wait_for_line(process, "running:")
+    port = next((tmp_path / "tmp").glob("molmoact-edge-*/port"))
+    command = [sys.executable, "-m", "firmware_bridge.cli", "stop", "--port", str(port)]
+    stop = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert stop.returncode == 0, stop.stderr
+    assert f"asked molmoact-edge (process {process.pid}) to stop\n" in stop.stdout
+    assert "limp: servos 1 2 3 4 5 6\n" in stop.stdout
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "stopped for safety: stopped by 'molmoact-arm stop' (process " in errors
+    assert "arm            soft, every servo confirmed torque off" in output
+    assert leftovers(tmp_path) == []
+
+
+def test_killed_run_leaves_a_soft_arm_and_a_black_box_with_the_reason(nano_bundle, tmp_path):
+    process = start_run(nano_bundle, tmp_path, "--black-box", "run.box")
+    wait_for_line(process, "running:")
+    time.sleep(1.0)
+    process.kill()
+    _, errors = process.communicate(timeout=60)
+    reason = (
+        f"molmoact-edge (process {process.pid}) was killed or crashed while the arm had torque; "
+        "the watchdog let the arm down, limp: servos 1 2 3 4 5 6"
+    )
+    assert f"molmoact-edge: watchdog: {reason}; black box: {tmp_path / 'run.box'}\n" in errors
+    assert reason.encode() in (tmp_path / "run.box").read_bytes()
+    assert main(["replay", str(tmp_path / "run.box")]) == 0
+
+
 def start_run(bundle: Path, folder: Path, *more: str) -> subprocess.Popen:
     """Start a run whose temporary files and processes name `folder`."""
     pytest.importorskip("mujoco", reason="the simulated arm needs the demo extra")
@@ -188,7 +219,12 @@ def start_run(bundle: Path, folder: Path, *more: str) -> subprocess.Popen:
     (folder / "tmp").mkdir()
     command = [sys.executable, "-m", "edge.cli"]
     command += run_arguments(bundle, "sim", "--depth", "incremental", *more)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder / "tmp")}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "TMPDIR": str(folder / "tmp"),
+        "XDG_STATE_HOME": str(folder / "state"),
+    }
     return subprocess.Popen(
         command,
         cwd=folder,

@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from firmware_bridge.bus import Bus
 from firmware_bridge.findings import Finding, fail, ok, warn
-from firmware_bridge.line_probe import ReplyCount, echoes
+from firmware_bridge.line_probe import ReplyCount, broadcast_ping, echoes
 from firmware_bridge.servo_survey import answering_ids, buses_at_other_rates
 from firmware_bridge.transport import DEFAULT_BAUD_RATE
 
-# Ids that a servo of another arm, or a new one, is likely to have.
-OTHER_IDS = range(21)
 # LeRobot repeats a read twice; what is lost more often than this stops its loop every minute.
 FAIL_SHARE = 0.05
 # Of collided replies of two servos hardly one is whole; of a loose plug most are.
@@ -43,7 +41,8 @@ def check_ids(
     """
     with contextlib.closing(open_at(DEFAULT_BAUD_RATE)) as bus:
         present = answering_ids(bus, list(names))
-        strangers = answering_ids(bus, [other for other in OTHER_IDS if other not in names])
+        heard = {frame.servo_id for frame in broadcast_ping(bus).frames}
+        strangers = answering_ids(bus, sorted(heard - set(names)))
     missing = [servo_id for servo_id in names if servo_id not in present]
     findings = [
         warn("bus", f"servo {other} is not one of the arm's", "unplug it, or run setup for it")

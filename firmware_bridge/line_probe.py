@@ -13,9 +13,7 @@ from firmware_bridge.bus import Bus
 from firmware_bridge.packets import BROADCAST_ID, MAX_SERVO_ID, Frame, FrameParser, encode_frame
 from firmware_bridge.registers import FEEDBACK_ADDRESS, FEEDBACK_BYTES, ID
 
-# Longest wait for a byte while no reply is whole, as the bus has it, and the silence that ends an
-# answer.
-FIRST_BYTE_S = 0.020
+# The silence that ends an answer.
 QUIET_S = 0.003
 # Servos answer a broadcast ping in slots by id; LeRobot waits as long for all 252.
 BROADCAST_WAIT_S = 0.8
@@ -53,13 +51,17 @@ class ReplyCount:
         return self.asked - self.good
 
 
-def ask_line(bus: Bus, frame: bytes, *, first_byte_s: float = FIRST_BYTE_S) -> LineAnswer:
-    """Send a frame and listen until a reply is in and the line quiet. Raises PortError."""
+def ask_line(bus: Bus, frame: bytes, *, wait_s: float | None = None) -> LineAnswer:
+    """Send a frame and listen until a reply is in and the line quiet. Raises PortError.
+
+    `wait_s` bounds the silence before it, the bus's reply timeout when left out.
+    """
     transport, clock = bus.transport, bus.clock
+    wait_s = bus.reply_timeout_s if wait_s is None else wait_s
     transport.flush_input()
     transport.write(frame)
     parser, frames, echoed = FrameParser(), [], False
-    deadline_s = clock() + first_byte_s
+    deadline_s = clock() + wait_s
     while (left_s := deadline_s - clock()) > 0.0:
         data = transport.read(READ_BYTES, left_s)
         if not data:
@@ -70,7 +72,7 @@ def ask_line(bus: Bus, frame: bytes, *, first_byte_s: float = FIRST_BYTE_S) -> L
             else:
                 frames.append(received)
         if frame[ID_POSITION] != BROADCAST_ID:
-            deadline_s = clock() + (QUIET_S if frames else first_byte_s)
+            deadline_s = clock() + (QUIET_S if frames else wait_s)
     return LineAnswer(tuple(frames), parser.skipped_bytes + parser.pending_bytes, echoed)
 
 
@@ -89,7 +91,7 @@ def sign_of_life(servo_id: int) -> bytes:
 
 def broadcast_ping(bus: Bus) -> LineAnswer:
     """Ask all servos for a sign of life; blocks for 0.8 s. Raises PortError."""
-    return ask_line(bus, packets.ping(BROADCAST_ID), first_byte_s=BROADCAST_WAIT_S)
+    return ask_line(bus, packets.ping(BROADCAST_ID), wait_s=BROADCAST_WAIT_S)
 
 
 def count_replies(bus: Bus, servo_id: int, asked: int) -> ReplyCount:

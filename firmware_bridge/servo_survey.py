@@ -15,7 +15,10 @@ SEARCH_BAUD_RATES = (*BAUD_RATES, 76_800, 57_600, 38_400, 19_200)
 
 
 def answering_ids(bus: Bus, servo_ids: Sequence[int]) -> list[int]:
-    """Return the ids that give any sign of life; a silent one costs 20 ms. Raises PortError."""
+    """Return the ids that give any sign of life. Raises PortError.
+
+    A silent one costs the reply timeout.
+    """
     return [servo_id for servo_id in servo_ids if not ask_line(bus, sign_of_life(servo_id)).silent]
 
 

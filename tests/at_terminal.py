@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from emulated_arm import ROOT
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 40.0
 
 
 class AtTerminal:

@@ -13,6 +13,9 @@ from firmware_bridge.calibration import JOINTS, load_calibration
 from firmware_bridge.cli import main
 from firmware_bridge.emulator.defaults import default_calibration
 
+# The emulator may have to wait for its share of a busy machine.
+PATIENT = ("--reply-timeout-ms", "500")
+
 
 class Hand:
     """Pushes the emulated joints through the faults file, which the emulator reads again."""
@@ -50,7 +53,9 @@ def sweep(hand, seconds=1.6):
 def test_a_guided_calibration_is_one_that_lerobot_takes(arm, tmp_path):
     port, hand = arm
     with at_terminal(
-        "calibrate", "--port", port, "--id", "mine", HF_LEROBOT_CALIBRATION=str(tmp_path / "hub")
+        "calibrate",
+        *("--port", port, "--id", "mine", *PATIENT),
+        HF_LEROBOT_CALIBRATION=str(tmp_path / "hub"),
     ) as terminal:
         terminal.expect("middle of its range")
         terminal.type()
@@ -97,7 +102,7 @@ def assert_lerobot_takes(port, path):
 def test_leaving_in_the_middle_of_the_sweep_changes_nothing(arm, tmp_path, how):
     port, _ = arm
     path = tmp_path / "arm.json"
-    with at_terminal("calibrate", "--port", port, "--calibration", str(path)) as terminal:
+    with at_terminal("calibrate", "--port", port, "--calibration", str(path), *PATIENT) as terminal:
         terminal.expect("middle of its range")
         terminal.type()
         terminal.expect("press Enter when done")

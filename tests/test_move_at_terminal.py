@@ -15,6 +15,10 @@ from firmware_bridge.cli import main
 from firmware_bridge.errors import PortError
 from firmware_bridge.transport import SerialTransport
 
+# The emulator may have to wait for its share of a busy machine.
+PATIENT = ("--reply-timeout-ms", "500")
+TIMEOUT_S = 30.0
+
 
 @pytest.fixture
 def emulator(tmp_path):
@@ -26,12 +30,12 @@ def emulator(tmp_path):
 
 def moving(emulator, *arguments):
     port, calibration = emulator
-    return at_terminal("move", "--port", port, "--calibration", calibration, *arguments)
+    return at_terminal("move", "--port", port, "--calibration", calibration, *PATIENT, *arguments)
 
 
 def states(port):
     """Return positions and torque of all servos, in ticks and 0 or 1."""
-    bus = Bus(SerialTransport(port))
+    bus = Bus(SerialTransport(port), reply_timeout_s=0.5)
     try:
         return [
             [bus.read(servo_id, register) for servo_id in range(1, 7)]
@@ -59,7 +63,7 @@ def test_it_asks_moves_holds_and_lets_the_arm_down_on_ctrl_c(emulator):
 def test_stop_from_another_terminal_ends_it(emulator, capsys):
     with moving(emulator, "--to", "middle", "--yes") as terminal:
         terminal.expect("holding until Ctrl-C")
-        assert main(["stop", "--port", emulator[0]]) == 0
+        assert main(["stop", "--port", emulator[0], *PATIENT]) == 0
         assert "limp: servos 1 2 3 4 5 6" in capsys.readouterr().out
         terminal.expect("stopped by 'molmoact-arm stop'")
         assert terminal.end() == 2
@@ -75,7 +79,7 @@ def test_killed_it_leaves_a_limp_arm(emulator):
             return states(emulator[0])[1] == [0] * 6
         return False
 
-    assert wait_until(limp, 10.0)
+    assert wait_until(limp, TIMEOUT_S)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +92,7 @@ def test_killed_it_leaves_a_limp_arm(emulator):
 )
 def test_what_is_refused_is_one_line(emulator, arguments, line, capsys):
     port, calibration = emulator
-    assert main(["move", "--port", port, "--calibration", calibration, *arguments]) == 2
+    assert main(["move", "--port", port, "--calibration", calibration, *PATIENT, *arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"molmoact-arm: error: {line}")
     assert error.count("\n") == 1
@@ -108,6 +112,6 @@ def test_another_arms_calibration_is_refused_before_torque(emulator, tmp_path, c
     text = Path(calibration).read_text()
     other.write_text(text.replace('"range_max": 3300', '"range_max": 3400', 1))
     arguments = ["--port", port, "--calibration", str(other), "shoulder_pan=5", "--yes"]
-    assert main(["move", *arguments]) == 2
+    assert main(["move", *PATIENT, *arguments]) == 2
     assert "max_position_limit is 3300, must be 3400" in capsys.readouterr().err
     assert states(port)[1] == [0] * 6

@@ -6,25 +6,20 @@ and one policy call for nothing. From then on every way out leads through the so
 
 from __future__ import annotations
 
-import hashlib
-import math
 import platform
 import signal
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from edge.black_box import BlackBox, BlackBoxError
-from edge.box_file import BoxFile, BoxHandover, box_path
+from edge.black_box import BlackBox
+from edge.box_file import BoxHandover
 from edge.box_layout import LINE_END
 from edge.camera import close_cameras, open_cameras, wait_for_frames
 from edge.chunks import ChunkBuffer
@@ -35,7 +30,6 @@ from edge.normalization import choose_tag
 from edge.policy import Policy
 from edge.policy_thread import PolicyCall, PolicyThread, Request
 from edge.profile import PORT_SIMULATED, ArmProfile, Profile
-from edge.profile_record import record_from_profile
 from edge.real_time import leave_room, punctual
 from edge.recording import Recorder
 from edge.report import (
@@ -48,17 +42,16 @@ from edge.report import (
     write_arrays,
     write_report,
 )
+from edge.run_box import RunBox
 from edge.run_options import TIMELINE_NAME, VIDEO_NAME, RunError, RunOptions, check_options
 from edge.safety import SafetyGate
 from edge.simulated_world import SimulatedWorld
+from edge.stop_signals import handling, signals_deferred, stop_on_signals
 
 FIRST_FRAME_S = 10.0
 FIRST_READING_TRIES = 3
 POLICY_END_S = 30.0
 POLICY_END_SOON_S = 1.0
-TASK_CHARACTERS = 2000  # of the task, in the black box
-# SIGHUP too: the arm must not be left standing when the terminal or the SSH session goes away.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class RobotArm(Protocol):
@@ -120,15 +113,15 @@ def run_robot(options: RunOptions, profile: Profile, open_arm: OpenArm, say: Say
     profile = replace(profile, board=leave_room(profile.board))
     with ExitStack() as stack:
         for number in (signal.SIGTERM, signal.SIGHUP):
-            stack.enter_context(_handling(number, lambda number, _: sys.exit(128 + number)))
-        box, file = _black_box(options, profile, stack)
+            stack.enter_context(handling(number, lambda number, _: sys.exit(128 + number)))
+        box = RunBox(options.black_box, profile, options.seconds, stack)
         say(f"opening {options.bundle}")
         policy = Policy.open(options.bundle, profile=profile)
         _check_fit(policy, options, profile)
         access, world = _arm_access(options, profile, stack, say)
         recorder = Recorder() if options.record else None
         end, thread, signals = _drive(
-            options, profile, policy, access, open_arm, box, file, recorder, say
+            options, profile, policy, access, open_arm, box, recorder, say
         )
         calls = tuple(thread.calls)
         summary = None
@@ -137,9 +130,10 @@ def run_robot(options: RunOptions, profile: Profile, open_arm: OpenArm, say: Say
                 end = replace(end, reason=f"{end.reason}; {problem}")
             say("stopping the simulator")
             summary = world.stop()
-        report = build_report(_card(options, profile, policy), end, box, calls, summary)
-        report["black_box"] = str(file.path) if file.path.exists() else None
-        _write_outputs(options, report, box, calls, recorder, say)
+        card = _card(options, profile, policy)
+        report = build_report(card, end, box.recorder, calls, summary)
+        report["black_box"] = None if box.path is None else str(box.path)
+        _write_outputs(options, report, box.recorder, calls, recorder, say)
         return RunResult(
             end=end,
             signal_number=signals[0] if signals else None,
@@ -147,19 +141,6 @@ def run_robot(options: RunOptions, profile: Profile, open_arm: OpenArm, say: Say
             fault_trace=thread.fault_trace,
             policy_hangs=not thread.stop(0.0),
         )
-
-
-def _black_box(options: RunOptions, profile: Profile, stack: ExitStack) -> tuple[BlackBox, BoxFile]:
-    """Take the memory for the recorder of ticks, and the room on disk that it is written to."""
-    seconds = min(profile.board.black_box.seconds, options.seconds or math.inf)
-    names = tuple(joint.name for joint in profile.arm.joints)
-    capacity = math.ceil(seconds * profile.arm.control_hz) + 2
-    box = BlackBox(capacity, names, len(profile.cameras))
-    stack.callback(box.close)
-    path = options.black_box or box_path(profile.board.black_box)
-    file = BoxFile(path, box.layout.total_bytes)
-    stack.callback(file.abandon)
-    return box, file
 
 
 def _check_fit(policy: Policy, options: RunOptions, profile: Profile) -> None:
@@ -185,8 +166,7 @@ def _drive(
     policy: Policy,
     access: _ArmAccess,
     open_arm: OpenArm,
-    box: BlackBox,
-    file: BoxFile,
+    box: RunBox,
     recorder: Recorder | None,
     say: Say,
 ) -> tuple[LoopEnd, PolicyThread, list[int]]:
@@ -208,7 +188,7 @@ def _drive(
         request = Request(options.task, options.norm_tag, options.depth)
         thread = PolicyThread(policy, cameras, profile, chunks, request)
         gate = SafetyGate(profile)
-        loop = ControlLoop(arm, chunks, gate, thread, cameras, box, profile.arm)
+        loop = ControlLoop(arm, chunks, gate, thread, cameras, box.recorder, profile.arm)
 
         reading = _first_reading(arm)
         thread.observe(reading.positions, reading.t_s)
@@ -216,12 +196,13 @@ def _drive(
         problem = thread.warm_up()
         if problem is not None:
             raise RunError(f"the first policy call, before the arm moved: {problem}")
-        stop, signals = stack.enter_context(_stop_on_signals())
-        box.seal_card(_box_card(options, profile, policy))
+        stop, signals = stack.enter_context(stop_on_signals())
+        manifest = Path(options.bundle) / MANIFEST_NAME
+        handover = box.seal(_card(options, profile, policy), manifest, profile)
         say("giving torque")
-        arm.give_torque(file.handover(box))
+        arm.give_torque(handover)
         stack.callback(_end_policy, thread, say)
-        stack.callback(_write_box, box, file, say)
+        stack.callback(lambda: say(box.write()))
         say(f"running: {options.task}")
         if recorder is not None:
             recorder.start(cameras)
@@ -230,7 +211,7 @@ def _drive(
         with punctual(profile.board.real_time) as lines:
             for line in lines:
                 say(line)
-            box.set_text("real_time", LINE_END.join(lines))
+            box.recorder.set_text("real_time", LINE_END.join(lines))
             return loop.run(options.seconds, stop), thread, signals
 
 
@@ -251,15 +232,6 @@ def _end_policy(thread: PolicyThread, say: Say) -> None:
         say(f"the policy call in progress did not end within {POLICY_END_S:.0f} s")
 
 
-def _write_box(box: BlackBox, file: BoxFile, say: Say) -> None:
-    try:
-        file.write(box)
-    except BlackBoxError as error:
-        say(str(error))
-    else:
-        say(f"black box written; look at it with 'molmoact-edge replay {file.path}'")
-
-
 def _arm_access(
     options: RunOptions, profile: Profile, stack: ExitStack, say: Say
 ) -> tuple[_ArmAccess, SimulatedWorld | None]:
@@ -269,7 +241,7 @@ def _arm_access(
         return _ArmAccess(options.port, calibration, None), None
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="molmoact-edge-")))
     say(f"starting the simulator (seed {options.seed})")
-    with _signals_deferred():  # a signal between these two lines would leave an orphan
+    with signals_deferred():  # a signal between these two lines would leave an orphan
         world = SimulatedWorld(folder, options.seed, profile.cameras[0])
         stack.callback(world.stop)
     world.wait_ready()
@@ -316,60 +288,3 @@ def _card(options: RunOptions, profile: Profile, policy: Policy) -> RunCard:
         depth=options.depth,
         control_hz=profile.arm.control_hz,
     )
-
-
-def _box_card(options: RunOptions, profile: Profile, policy: Policy) -> dict[str, Any]:
-    card = asdict(_card(options, profile, policy))
-    card["task"] = card["task"][:TASK_CHARACTERS]
-    return {
-        **card,
-        "manifest_sha256": _digest(Path(options.bundle) / MANIFEST_NAME),
-        "started": datetime.now().astimezone().isoformat(timespec="milliseconds"),
-        "started_s": time.monotonic(),
-        "cameras": [camera.name for camera in profile.cameras],
-        "profile_values": record_from_profile(profile),
-    }
-
-
-def _digest(path: Path) -> str | None:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return None
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[tuple[threading.Event, list[int]]]:
-    """Turn SIGNALS into an event; also give the list of those that came."""
-    stop = threading.Event()
-    received: list[int] = []
-
-    def note(number: int, _: object) -> None:
-        received.append(number)
-        stop.set()
-
-    with ExitStack() as stack:
-        for number in SIGNALS:
-            stack.enter_context(_handling(number, note))
-        yield stop, received
-
-
-@contextmanager
-def _signals_deferred() -> Iterator[None]:
-    """Deliver SIGNALS that come inside only afterwards."""
-    received: list[int] = []
-    with ExitStack() as stack:
-        for number in SIGNALS:
-            stack.enter_context(_handling(number, lambda number, _: received.append(number)))
-        yield
-    if received:
-        signal.raise_signal(received[0])
-
-
-@contextmanager
-def _handling(number: int, handler: Callable[[int, object], object]) -> Iterator[None]:
-    before = signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        signal.signal(number, before)

@@ -10,4 +10,4 @@ mkdir -p "$demo"
 "$bin/molmoact-quantize" build checkpoints/nano "$demo/bundle" --recipe int4
 "$bin/molmoact-quantize" verify "$demo/bundle"
 exec "$bin/molmoact-edge" run "$demo/bundle" --profile sim --task "$task" --depth incremental \
-  --seconds 20 --report "$demo/report.json" --record "$demo"
+  --seconds 20 --report "$demo/report.json" --record "$demo" --black-box "$demo/run.box"

@@ -8,6 +8,12 @@ from pathlib import Path
 
 from firmware_bridge.findings import Finding, fail, ok, warn
 from firmware_bridge.latency_timer import LOW_LATENCY_MS, SYS_ROOT, latency_ms, latency_timer_path
+from firmware_bridge.port_remedies import (
+    absence_remedy,
+    latency_remedy,
+    meddler_remedy,
+    permission_remedy,
+)
 from firmware_bridge.transport import holder
 from firmware_bridge.usb_ports import BY_ID_FOLDER, by_id_path
 
@@ -19,15 +25,11 @@ def check_port(port: str, by_id_folder: Path = BY_ID_FOLDER) -> Finding:
         mode = os.stat(port).st_mode
     except OSError as error:
         reason = error.strerror.lower()
-        return fail(where, reason, "check the USB cable, or run 'molmoact-arm scan'")
+        return fail(where, reason, absence_remedy())
     if not stat.S_ISCHR(mode):
         return fail(where, "is not a serial port", "run 'molmoact-arm scan'")
     if not os.access(port, os.R_OK | os.W_OK):
-        return fail(
-            where,
-            "permission denied",
-            "run 'sudo usermod -aG dialout $USER' and log in again",
-        )
+        return fail(where, "permission denied", permission_remedy(port))
     found = holder(port)
     if found is not None and not os.path.realpath(port).startswith("/dev/pts/"):
         process, name = found
@@ -36,6 +38,8 @@ def check_port(port: str, by_id_folder: Path = BY_ID_FOLDER) -> Finding:
             f"held by process {process} ({name})",
             f"if it drives the arm, 'molmoact-arm stop --port {port}'; else 'kill {process}'",
         )
+    if (remedy := meddler_remedy()) is not None:
+        return warn(where, "there, and open to this user", remedy)
     lasting = by_id_path(port, by_id_folder)
     hint = f"; {lasting} is the name that stays when ports swap" if lasting else ""
     return ok(where, f"there, and open to this user{hint}")
@@ -56,5 +60,5 @@ def check_latency(port: str, sys_root: Path = SYS_ROOT) -> Finding | None:
     return warn(
         where,
         f"latency timer {waits_ms} ms, every reply is that late",
-        f"run 'echo {LOW_LATENCY_MS} | sudo tee {path}'",
+        latency_remedy(path),
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import grp
 import os
 import select
 import termios
@@ -17,6 +16,7 @@ import serial
 
 from firmware_bridge.errors import PortError
 from firmware_bridge.latency_timer import request_low_latency
+from firmware_bridge.port_remedies import absence_remedy, permission_remedy
 from firmware_bridge.usb_ports import by_id_path
 
 DEFAULT_BAUD_RATE = 1_000_000
@@ -193,10 +193,9 @@ def _open_message(port: str, baud_rate: int, error: Exception) -> str:
     number = refusal.args[0] if isinstance(refusal, termios.error) else None
     number = getattr(error, "errno", None) or number
     if number in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
-        return f"{port}: no such port; check the USB cable, or run 'molmoact-arm scan'"
+        return f"{port}: no such port; {absence_remedy()}"
     if number == errno.EACCES:
-        group = _group(port)
-        return f"{port}: permission denied; run 'sudo usermod -aG {group} $USER' and log in again"
+        return f"{port}: permission denied; {permission_remedy(port)}"
     if number in (errno.EBUSY, errno.EAGAIN, errno.EWOULDBLOCK):
         return _taken_message(port)
     if isinstance(error, ValueError):
@@ -205,15 +204,6 @@ def _open_message(port: str, baud_rate: int, error: Exception) -> str:
         return f"{port}: is not a serial port at {baud_rate} baud; run 'molmoact-arm scan'"
     reason = " ".join(str(error).split())
     return f"{port}: cannot be opened ({reason}); run 'molmoact-arm scan' to see the ports"
-
-
-def _group(port: str) -> str:
-    """Return the group that may open `port`; the usual one where the system does not tell."""
-    with contextlib.suppress(OSError, KeyError):
-        name = grp.getgrgid(os.stat(port).st_gid).gr_name
-        if name != "root":
-            return name
-    return "dialout"
 
 
 def _taken_message(port: str) -> str:

@@ -394,7 +394,8 @@ def test_ports_are_looked_at_before_they_are_opened(tmp_path, kind):
 
 def test_a_port_of_others_says_which_group_to_join(monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)
-    assert "permission denied; run 'sudo usermod -aG dialout $USER'" in check_port(PORT).line
+    monkeypatch.setattr("firmware_bridge.port_checkup.permission_remedy", lambda port: "join")
+    assert check_port(PORT).line.endswith("permission denied; join")
 
 
 def test_a_held_port_names_the_holder(monkeypatch):
@@ -412,7 +413,7 @@ def test_an_ftdi_adapter_that_waits_is_told_how_not_to(tmp_path, waits_ms, level
     finding = check_latency("/dev/ttyUSB0", tmp_path)
     assert (finding and finding.level) == level
     if level is Level.WARN:
-        assert finding.line.endswith(f"run 'echo 1 | sudo tee {path}'")
+        assert f"run 'echo 1 | sudo tee {path}'" in finding.line
 
 
 def test_the_report_ends_with_a_verdict():

@@ -4,11 +4,12 @@ import contextlib
 import os
 import subprocess
 import sys
+import termios
 import threading
 import time
 
 import pytest
-from emulated_arm import ROOT
+from emulated_arm import ROOT, wait_until
 from served_arm import PATIENCE_S, driven, nothing_left, seconds_until, served_arm
 
 from firmware_bridge import stop_command
@@ -201,3 +202,24 @@ def test_switch_that_is_let_go_before_the_run_says_so(arm, switch):
     assert switch.process.returncode == 2
     assert f"{arm.port}: waiting for a run; keep holding\n" in output
     assert "let go before a run was there; nothing was stopped" in errors
+
+
+def test_keyboard_gives_every_key_at_once_and_is_left_as_it_was(arm):
+    keyboard, terminal = os.openpty()
+    before = termios.tcgetattr(terminal)
+    with driven(arm, "dead-man", armed=False) as program:
+        switch = subprocess.Popen(
+            [sys.executable, "-m", "firmware_bridge.cli", "hold-to-run", "--port", arm.port],
+            stdin=terminal,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            text=True,
+        )
+        assert switch.stdout.readline().startswith("hold a key down")
+        assert wait_until(lambda: termios.tcgetattr(terminal) != before, PATIENCE_S)
+        os.write(keyboard, b" ")  # without an Enter
+        assert str(program.pid) in switch.stdout.readline()
+        assert "let go: the arm is let down" in switch.communicate(timeout=PATIENCE_S)[0]
+    assert termios.tcgetattr(terminal) == before
+    os.close(keyboard)
+    os.close(terminal)

@@ -22,6 +22,7 @@ from firmware_bridge.usb_ports import by_id_path
 DEFAULT_BAUD_RATE = 1_000_000
 # A request is shorter than any driver's buffer: a port that does not take it is dead.
 WRITE_TIMEOUT_S = 0.1
+WATCHDOG_NAME = "arm-watchdog"  # as ps shows it; 15 characters at most
 _PTY_PREFIX = "/dev/pts/"
 
 
@@ -152,14 +153,21 @@ class SerialTransport(DescriptorTransport):
 
 
 def holder(port: str) -> tuple[int, str] | None:
-    """Return process id and name of another process that has `port` open, as far as visible."""
+    """Return process id and name of another process that has `port` open, as far as visible.
+
+    A watchdog is named only when the program that it watched is gone.
+    """
     target = os.path.realpath(port)
+    watchdog = None
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         with contextlib.suppress(OSError):
             process = int(link.parts[2])
             if process != os.getpid() and os.readlink(link) == target:
-                return process, Path("/proc", link.parts[2], "comm").read_text().strip()
-    return None
+                name = Path("/proc", link.parts[2], "comm").read_text().strip()
+                if name != WATCHDOG_NAME:
+                    return process, name
+                watchdog = process, name
+    return watchdog
 
 
 def _open(port: str, baud_rate: int) -> int:
@@ -211,6 +219,11 @@ def _taken_message(port: str) -> str:
     if found is None:
         return f"{port}: taken by another process; end it, and try again"
     process, name = found
+    if name == WATCHDOG_NAME:
+        return (
+            f"{port}: taken by the watchdog (process {process}) of a program that is gone, which "
+            "is letting the arm down; try again in a few seconds"
+        )
     return (
         f"{port}: taken by process {process} ({name}); end it with 'kill {process}', and try again"
     )

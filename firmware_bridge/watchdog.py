@@ -36,6 +36,7 @@ from firmware_bridge.life_sign import (
 from firmware_bridge.soft_stop import soft_stop
 from firmware_bridge.stop_server import StopServer
 from firmware_bridge.stop_socket import StopSocketError, listen
+from firmware_bridge.transport import WATCHDOG_NAME
 from firmware_bridge.watchdog_settings import (
     PORT_LOST,
     PORT_OPENED,
@@ -55,7 +56,6 @@ CONFIRM_S = 0.05
 # After SIGKILL a process may still sit in a call of the kernel, where it touches nothing.
 KILL_WAIT_S = 2.0
 MESSAGE_BYTES = 16384
-PROCESS_NAME = b"arm-watchdog"  # as ps shows it; 15 bytes at most
 PR_SET_NAME, MCL_CURRENT, MCL_FUTURE = 15, 1, 2  # Linux sys/prctl.h, sys/mman.h
 IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
 
@@ -286,7 +286,7 @@ def _be_prompt() -> None:
             os.nice(-20)
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
-        libc.prctl(PR_SET_NAME, PROCESS_NAME, 0, 0, 0)
+        libc.prctl(PR_SET_NAME, WATCHDOG_NAME.encode(), 0, 0, 0)
         libc.mlockall(MCL_CURRENT | MCL_FUTURE)
 
 

@@ -9,6 +9,7 @@ from served_arm import PATIENCE_S, driven, is_running, nothing_left, seconds_unt
 from watched_program import RAMP_S, TIMES
 
 from firmware_bridge.bus import Bus
+from firmware_bridge.errors import PortError
 from firmware_bridge.transport import SerialTransport
 
 # What a loaded machine may add to any of the watchdog's times.
@@ -54,6 +55,19 @@ def test_frozen_program_is_held_ended_and_let_down(arm):
         program.process.send_signal(signal.SIGSTOP)
         seconds_until(arm.holds)
         assert program.process.wait(TIMES.soften_s + SLACK_S) == -signal.SIGKILL
+        seconds_until(arm.is_limp)
+
+
+def test_port_of_a_killed_program_is_still_taken_and_says_by_whom(arm):
+    with driven(arm) as program:
+        with pytest.raises(PortError, match=rf"taken by process {program.pid} \("):
+            SerialTransport(arm.port)
+        program.process.kill()
+        program.process.wait()
+        with pytest.raises(
+            PortError, match=rf"taken by the watchdog \(process {program.watchdog}\) of a program"
+        ):
+            SerialTransport(arm.port)
         seconds_until(arm.is_limp)
 
 

@@ -73,10 +73,14 @@ class Bus:
         self, servo_id: int, address: int, length: int, *, tries: int | None = None
     ) -> Reply:
         """Read `length` bytes from `address` of one servo."""
-        reply = self._ask(
-            servo_id, lambda asked: packets.read(servo_id, address, asked), length, tries
-        )
-        return cut_reply(reply, length)
+
+        def build() -> tuple[bytes, int]:
+            nonlocal start
+            start, asked = self._line.late.free_block((servo_id,), address, length)
+            return packets.read(servo_id, start, asked), asked
+
+        start = address
+        return cut_reply(self._ask(servo_id, build, tries), address - start, length)
 
     def read(self, servo_id: int, register: Register, *, tries: int | None = None) -> int:
         """Read one register of one servo; its error byte is in `status_bits`."""
@@ -201,25 +205,29 @@ class Bus:
         )
 
     def _acknowledged(self, servo_id: int, frame: bytes, tries: int | None) -> Reply:
-        return self._ask(servo_id, lambda _: frame, 0, tries)
+        def build() -> tuple[bytes, int] | None:
+            owed = self._line.late.may_come(servo_id, 0)
+            return None if owed and not self._settle(servo_id) else (frame, 0)
+
+        return self._ask(servo_id, build, tries)
 
     def _ask(
-        self, servo_id: int, build: Callable[[int], bytes], length: int, tries: int | None
+        self, servo_id: int, build: Callable[[], tuple[bytes, int] | None], tries: int | None
     ) -> Reply:
         """Send a request to one servo and return its reply, trying a bounded number of times.
 
-        `build` makes the frame that is answered with as many bytes as it is told; with `length` 0
-        the answer is an acknowledgement.
+        `build` makes the frame of a try and the length of its answer, or None when the servo would
+        not get ready for it.
         """
         tries = self.tries if tries is None else tries
         late, started_s = self._line.late, self.clock()
         damaged, strangers = False, set()
         for attempt in range(tries):
             self.counters.retries += attempt > 0
-            if length == 0 and late.may_come(servo_id, 0) and not self._settle(servo_id):
+            if (request := build()) is None:
                 continue
-            asked = late.free_length((servo_id,), length) if length else 0
-            exchange = self._line.exchange(build(asked), {servo_id: asked})
+            frame, length = request
+            exchange = self._line.exchange(frame, {servo_id: length})
             if servo_id in exchange.replies:
                 self._count_miss(servo_id, True)
                 return exchange.replies[servo_id]

@@ -24,11 +24,11 @@ class Reply:
     data: bytes = b""
 
 
-def cut_reply(reply: Reply, length: int) -> Reply:
-    """Return the reply with its first `length` bytes: more may have been asked than is wanted."""
+def cut_reply(reply: Reply, start: int, length: int) -> Reply:
+    """Return the reply with `length` bytes from `start` only: more may have been asked for."""
     if len(reply.data) == length:
         return reply
-    return Reply(reply.servo_id, reply.error, reply.data[:length])
+    return Reply(reply.servo_id, reply.error, reply.data[start : start + length])
 
 
 class Exchange:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from firmware_bridge.packets import MAX_PARAMS
+from firmware_bridge.registers import TABLE_END
 
 # A reply that is later than this many requests to its servo does not come any more.
 MAX_OUTSTANDING = 32
@@ -58,6 +59,17 @@ class LateReplies:
     def may_come(self, servo_id: int, length: int) -> bool:
         """Return whether a late reply of this servo may have `length` bytes."""
         return length in self._lengths.get(servo_id, ())
+
+    def free_block(self, servo_ids: Iterable[int], address: int, length: int) -> tuple[int, int]:
+        """Return start and length of a block that no late reply of these servos can answer.
+
+        It holds the `length` bytes from `address` and stays inside the control table: what servos
+        do when asked for more is not documented.
+        """
+        more = self.free_length(servo_ids, length) - length
+        behind = min(more, max(0, TABLE_END - address - length))
+        before = min(more - behind, address)
+        return address - before, before + length + behind
 
     def free_length(self, servo_ids: Iterable[int], length: int) -> int:
         """Return the shortest length from `length` up that no late reply of these servos has."""

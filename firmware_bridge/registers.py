@@ -134,6 +134,7 @@ CONTROL_TABLE: tuple[Register, ...] = tuple(
     )
 )
 
+TABLE_END = CONTROL_TABLE[-1].address + CONTROL_TABLE[-1].size
 EEPROM_START, EEPROM_END = ID.address, VELOCITY_I_COEFFICIENT.address + 1
 # One read of these bytes gives position, velocity, load, voltage, temperature, status and current.
 FEEDBACK_ADDRESS = PRESENT_POSITION.address

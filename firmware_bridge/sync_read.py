@@ -38,6 +38,7 @@ class SyncRead:
         self._reply_timeout_s = reply_timeout_s
         self._replies: dict[int, Reply] = {}
         self._exchange: Exchange | None = None
+        self._skip = 0
         self._give_up_s = 0.0
         if deadline_s is None or self.started_s < deadline_s:
             self._send()
@@ -51,7 +52,7 @@ class SyncRead:
             self._exchange = None
             self._line.receive(exchange, self._give_up_s)
             for servo_id, reply in exchange.replies.items():
-                self._replies[servo_id] = cut_reply(reply, self._length)
+                self._replies[servo_id] = cut_reply(reply, self._skip, self._length)
             tries -= 1
             if len(self._replies) < len(self.servo_ids) and self._may_retry(tries):
                 self._line.counters.retries += 1
@@ -63,10 +64,11 @@ class SyncRead:
         late = self._line.late
         wanted = [servo_id for servo_id in self.servo_ids if servo_id not in self._replies]
         wanted = late.reliable_first(wanted)
-        asked = late.free_length(wanted, self._length)
+        start, asked = late.free_block(wanted, self._address, self._length)
+        self._skip = self._address - start
         sent_s = self._line.clock()
         self._exchange = self._line.post(
-            packets.sync_read(self._address, asked, wanted), dict.fromkeys(wanted, asked)
+            packets.sync_read(start, asked, wanted), dict.fromkeys(wanted, asked)
         )
         wire_s, wait_s = self._line.wire_s(self._exchange), self._reply_timeout_s
         self._give_up_s = sent_s + wire_s + wait_s

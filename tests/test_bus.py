@@ -92,6 +92,24 @@ def test_sync_read_gets_around_a_missing_servo_that_silences_those_behind_it():
     assert answered[-1] == [1, 2, 4, 5, 6]
 
 
+@pytest.mark.parametrize(
+    "register", [registers.FIRMWARE_MAJOR_VERSION, registers.P_COEFFICIENT, CONTROL_TABLE[-1]]
+)
+def test_servos_are_never_asked_for_more_than_their_table(register):
+    # What they do then is not documented. Reads of a silent servo vary in length.
+    bus, transport = memory_bus(Faults(missing=frozenset([3])))
+    for _ in range(40):
+        with pytest.raises(BusTimeout):
+            bus.read(3, register, tries=1)
+        assert 3 not in bus.sync_read(56, 15, IDS, deadline_s=transport.clock() + 0.01)
+    transport.bus.replace_faults(Faults())
+    assert bus.read(3, register) == transport.bus.servos[2].value(register)
+    assert len(bus.sync_read(56, 15, IDS)) == 6
+    blocks = [(frame[5], frame[6]) for frame in transport.sent]
+    assert len(set(blocks)) > 30
+    assert max(start + length for start, length in blocks) <= registers.TABLE_END
+
+
 def test_lost_reply_in_the_middle_is_asked_for_again_at_once():
     bus, transport = memory_bus(Faults(replies=(ReplyFault("drop", frozenset([4]), count=1),)))
     started_s = transport.clock()

@@ -1,0 +1,52 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from firmware_bridge.late_replies import MAX_OUTSTANDING, LateReplies
+from firmware_bridge.registers import TABLE_END
+
+blocks = st.integers(0, TABLE_END - 1).flatmap(
+    lambda start: st.tuples(st.just(start), st.integers(1, min(40, TABLE_END - start)))
+)
+
+
+@given(blocks, st.lists(st.integers(0, 60), max_size=2 * MAX_OUTSTANDING))
+def test_block_to_read_holds_what_is_wanted_inside_the_table_and_nothing_owed_fits_it(block, owed):
+    late = LateReplies()
+    for length in owed:
+        late.missed(3, length)
+    address, length = block
+    start, asked = late.free_block((1, 3), address, length)
+    assert 0 <= start <= address
+    assert address + length <= start + asked <= TABLE_END
+    assert not late.may_come(3, asked)
+
+
+def test_nothing_owed_changes_nothing():
+    assert LateReplies().free_block((1, 2), 56, 15) == (56, 15)
+
+
+def test_answer_settles_what_its_servo_owed_and_no_other():
+    late = LateReplies()
+    late.missed(1, 15)
+    late.missed(2, 15)
+    late.answered(1)
+    assert not late.owes(1)
+    assert late.may_come(2, 15)
+    assert late.free_block((1,), 56, 15) == (56, 15)
+    assert late.free_block((1, 2), 56, 15) == (56, 16)
+
+
+def test_silent_servos_stand_last_and_take_turns():
+    late = LateReplies()
+    for servo_id in (2, 4, 5):
+        late.missed(servo_id, 15)
+    orders = [late.reliable_first([1, 2, 3, 4, 5, 6]) for _ in range(3)]
+    assert all(order[:3] == [1, 3, 6] for order in orders)
+    assert {order[3] for order in orders} == {2, 4, 5}
+
+
+def test_cut_line_owes_nothing():
+    late = LateReplies()
+    late.missed(1, 2)
+    late.forget()
+    assert not late.owes(1)

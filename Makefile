@@ -11,7 +11,7 @@ DEMO      := demo
 export TASK
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-runtime demo test lint quantize verify bench run stop scan clean
+.PHONY: help setup setup-runtime demo test lint quantize verify bench run scan doctor calibrate health stop clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,15 @@ run: setup-runtime ## run BUNDLE on the arm of PROFILE with TASK (a real arm: PO
 
 scan: setup-runtime ## list ports and the servos on them (PORT=/dev/... for one)
 	@$(RUNTIME)/bin/molmoact-arm scan $(if $(PORT),--port $(PORT))
+
+doctor: setup-runtime ## say what is wrong with an arm and how to mend it (PORT=/dev/... CALIBRATION=arm.json FIX=1)
+	@$(RUNTIME)/bin/molmoact-arm doctor $(if $(PORT),--port $(PORT)) $(if $(CALIBRATION),--calibration $(CALIBRATION)) $(if $(FIX),--fix)
+
+calibrate: setup-runtime ## find the range of every joint, guided (PORT=/dev/... CALIBRATION=arm.json)
+	@$(RUNTIME)/bin/molmoact-arm calibrate $(if $(PORT),--port $(PORT)) $(if $(CALIBRATION),--calibration $(CALIBRATION))
+
+health: setup-runtime ## show what the servos feel, live (PORT=/dev/... CALIBRATION=arm.json)
+	@$(RUNTIME)/bin/molmoact-arm health $(if $(PORT),--port $(PORT)) $(if $(CALIBRATION),--calibration $(CALIBRATION))
 
 stop: ## let an arm down at once, whoever drives it (PORT=/dev/...)
 	@PATH="$(RUNTIME)/bin:$(VENV)/bin:$$PATH" molmoact-arm stop --port $(PORT)

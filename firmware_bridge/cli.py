@@ -5,6 +5,7 @@ molmoact-arm scan
 molmoact-arm setup --port /dev/ttyACM0
 molmoact-arm calibrate --port /dev/ttyACM0 --calibration arm.json
 molmoact-arm doctor --port /dev/ttyACM0 --calibration arm.json
+molmoact-arm health --port /dev/ttyACM0
 molmoact-arm move --port /dev/ttyACM0 --calibration arm.json shoulder_pan=20
 molmoact-arm stop --port /dev/ttyACM0
 molmoact-arm emulate --link /tmp/arm --calibration /tmp/arm.json
@@ -21,6 +22,7 @@ from firmware_bridge import (
     calibrate_command,
     doctor_command,
     emulate_command,
+    health_command,
     hold_command,
     move_command,
     scan_command,
@@ -40,6 +42,7 @@ COMMANDS = (
     setup_command,
     calibrate_command,
     doctor_command,
+    health_command,
     move_command,
     stop_command,
     hold_command,

@@ -40,8 +40,7 @@ class ServoState:
     @property
     def build(self) -> str:
         """`7.4 V` or `12 V`, by the servo's own voltage limit."""
-        limit_v = self[registers.MAX_VOLTAGE_LIMIT] / 10.0
-        return "7.4 V" if limit_v <= BUILD_7V4_MAX_LIMIT_V else "12 V"
+        return build_of(self[registers.MAX_VOLTAGE_LIMIT] / 10.0)
 
     @property
     def supply_v(self) -> float:
@@ -57,6 +56,11 @@ class ServoState:
     def torque_on(self) -> bool:
         """Whether the motor may push."""
         return self[registers.TORQUE_ENABLE] != 0
+
+
+def build_of(max_voltage_limit_v: float) -> str:
+    """Return `7.4 V` or `12 V`."""
+    return "7.4 V" if max_voltage_limit_v <= BUILD_7V4_MAX_LIMIT_V else "12 V"
 
 
 def read_state(bus: Bus, servo_id: int) -> ServoState:

@@ -183,7 +183,18 @@ def test_bad_usage_exits_2(arguments, capsys):
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["emulate"], ["scan"], ["setup"], ["calibrate"], ["doctor"], ["move"], ["stop"]]
+    "command",
+    [
+        [],
+        ["emulate"],
+        ["scan"],
+        ["setup"],
+        ["calibrate"],
+        ["doctor"],
+        ["health"],
+        ["move"],
+        ["stop"],
+    ],
 )
 def test_help_has_an_example(command, capsys):
     with pytest.raises(SystemExit) as caught:

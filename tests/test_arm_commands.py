@@ -1,11 +1,12 @@
 """Whole commands of `molmoact-arm` against an emulator in a process of its own."""
 
+import json
 import os
 
 import pytest
 import yaml
 from at_terminal import at_terminal
-from emulated_arm import emulator_process
+from emulated_arm import emulator_process, wait_until
 
 from firmware_bridge import registers
 from firmware_bridge.bus import Bus
@@ -149,3 +150,27 @@ def test_scan_says_at_which_rate_servos_answer(tmp_path, capsys):
     with process:
         assert main(["scan", "--port", emulator.port, "--ids", "1-2", *PATIENT]) == 0
     assert "these answer at 500000 baud, the arm needs 1000000" in capsys.readouterr().out
+
+
+def test_health_once_is_a_table_or_json(emulator, capsys):
+    arguments = ["health", "--port", emulator.port, "--once", *PATIENT]
+    assert main([*arguments, "--calibration", emulator.calibration]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("id  joint            deg, %")
+    assert [line.split()[0] for line in lines[1:]] == list("123456")
+    assert main([*arguments, "--json"]) == 0
+    sample = json.loads(capsys.readouterr().out)
+    assert [servo["position"] for servo in sample["servos"]] == [2048.0] * 6
+    emulator.change(missing=[6])
+    assert wait_until(lambda: main(arguments) == 2)
+    assert "no reply from servo 6 (gripper); run 'molmoact-arm doctor'" in capsys.readouterr().err
+
+
+def test_health_is_shown_in_place_until_ctrl_c(emulator):
+    with at_terminal("health", "--port", emulator.port, *PATIENT) as terminal:
+        terminal.expect("gripper")
+        terminal.expect("\x1b[7A")
+        terminal.expect("gripper")
+        terminal.press_ctrl_c()
+        assert terminal.end() == 130
+        assert "Traceback" not in terminal.text

@@ -264,6 +264,8 @@ def _tell(result: RunResult) -> int:
         problems.append(f"stopped for safety: {result.end.reason}")
     if result.end.soft_stop_error is not None:
         problems.append(f"soft stop: {result.end.soft_stop_error}")
+    if result.output_error is not None:
+        problems.append(result.output_error)
     if problems:
         return _fail("; ".join(problems))
     if result.signal_number is not None:

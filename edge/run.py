@@ -93,6 +93,7 @@ class RunResult:
     signal_number: int | None
     report: dict[str, Any]
     fault_trace: str | None
+    output_error: str | None  # why a report, film or plot could not be written
     policy_hangs: bool  # its last call has not come back, and may never
 
 
@@ -133,12 +134,17 @@ def run_robot(options: RunOptions, profile: Profile, open_arm: OpenArm, say: Say
         card = _card(options, profile, policy)
         report = build_report(card, end, box.recorder, calls, summary)
         report["black_box"] = None if box.path is None else str(box.path)
-        _write_outputs(options, report, box.recorder, calls, recorder, say)
+        output_error = None
+        try:
+            _write_outputs(options, report, box.recorder, calls, recorder, say)
+        except ReportError as error:  # how the run ended is still to be told
+            output_error = str(error)
         return RunResult(
             end=end,
             signal_number=signals[0] if signals else None,
             report=report,
             fault_trace=thread.fault_trace,
+            output_error=output_error,
             policy_hangs=not thread.stop(0.0),
         )
 

@@ -19,7 +19,7 @@ from edge.frame_file import FrameFile
 from edge.joints import JointIoError
 from edge.profile import load_profile
 from edge.replay_gate import recorded_profile, rerun_gate
-from edge.report import format_report
+from edge.report import ReportError, format_report
 from edge.run import run_robot
 from edge.run_options import RunError, RunOptions
 
@@ -301,6 +301,19 @@ def test_full_disk_is_refused_before_the_arm_has_torque(rig, tmp_path, monkeypat
         run(rig, black_box=tmp_path / "run.box")
     assert (rig.arm.log, rig.policy.calls) == ([], 0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_disk_that_is_full_at_the_end_costs_the_report_but_not_the_reason(
+    rig, tmp_path, monkeypatch
+):
+    def refuse(*_):
+        raise ReportError("r.json: cannot write the report: No space left on device")
+
+    monkeypatch.setattr(edge.run, "write_report", refuse)
+    result, _ = run(rig, report=tmp_path / "r.json", black_box=tmp_path / "run.box")
+    assert result.end.reason == "0.5 s are over"
+    assert result.output_error == "r.json: cannot write the report: No space left on device"
+    assert read_box(tmp_path / "run.box").view.text("reason") == "0.5 s are over"
 
 
 def test_run_that_does_not_start_leaves_no_box(rig, tmp_path):

@@ -71,11 +71,6 @@ class Exchange:
         """Whether every byte that came belonged to a whole frame."""
         return self._parser.skipped_bytes == 0
 
-    @property
-    def missing(self) -> list[int]:
-        """Ids that have not answered."""
-        return [servo_id for servo_id in self.lengths if servo_id not in self.replies]
-
     def take(self, data: bytes) -> bool:
         """Take bytes that arrived; return whether there is nothing more to wait for.
 

@@ -218,7 +218,10 @@ def _drive(
             for line in lines:
                 say(line)
             box.recorder.set_text("real_time", LINE_END.join(lines))
-            return loop.run(options.seconds, stop), thread, signals
+            end = loop.run(options.seconds, stop)
+        if end.how == END_STOP:
+            say(f"stopped: {end.reason}")
+        return end, thread, signals
 
 
 def _first_reading(arm: RobotArm) -> JointReading:

@@ -83,7 +83,7 @@ def _comparisons() -> list[_Comparison]:
             "whole call, all codes differ", MS, 2.5, LEROBOT_SIDE, _call(ALL), _call(THIRD)
         ),
         _Comparison("what depth adds, a third differ", MS, 10.0, LEROBOT_SIDE, _adds(THIRD)),
-        _Comparison("the depth stage, a third differ", MS, None, LEROBOT_SIDE, _depth(THIRD)),
+        _Comparison("the depth stage, a third differ", MS, 10.0, LEROBOT_SIDE, _depth(THIRD)),
         _Comparison("what depth adds to a still scene", SHARE, 0.2, LEROBOT_SIDE, _still_share),
         _Comparison("whole call, no depth", MS, None, LEROBOT_SIDE, _call(NO_DEPTH)),
         _Comparison("prefill", MS, 1.5, LLAMA_SIDE, _prefill),

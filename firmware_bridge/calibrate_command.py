@@ -117,6 +117,7 @@ class Guide:
                 self._console.say(f"  {line}")
             self._ask_and_wait(MIDDLE_TEXT)
             self._session.take_middle()
+            self._console.say("wrist_roll stays as it is: it gets the whole turn around this pose")
             self._find_ranges(accept_ranges)
             calibration, notes = self._session.calibration()
             for note in notes:

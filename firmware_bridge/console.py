@@ -79,6 +79,7 @@ class Terminal:
         if b"\n" not in self._typed:
             return False
         self._line()
+        self._shown += self._shown > 0  # the terminal has moved on by a line as well
         return True
 
     def show(self, lines: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ from firmware_bridge.errors import BusError
 PROFILE = load_profile("sim")
 SHIPPED = PROFILE.arm
 ARM = dataclasses.replace(SHIPPED, arming=dataclasses.replace(SHIPPED.arming, ramp_s=0.2))
-GATED = dataclasses.replace(PROFILE, arm=ARM, start_gate_deg=15.0)
+GATED = dataclasses.replace(PROFILE, arm=ARM, start_gate_deg=15.0, cameras=())
 
 
 class Feed:
@@ -101,7 +101,12 @@ def test_run_survives_lost_and_damaged_replies(tmp_path):
 
 
 def test_unplugged_bus_stops_the_run_and_says_so(tmp_path):
-    feed = Feed(at_tick=10, do=lambda: (feed.process.kill(), feed.process.wait()))
+    def unplug():
+        feed.process.kill()
+        feed.process.wait()
+        (tmp_path / "port").unlink()  # the system may give its number to somebody else's port
+
+    feed = Feed(at_tick=10, do=unplug)
     end, log, _ = drive(tmp_path, 10.0, feed=feed)
     assert end.how == "stop"
     assert str(tmp_path / "port") in end.reason

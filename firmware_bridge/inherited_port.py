@@ -7,7 +7,7 @@ when that process dies.
 from __future__ import annotations
 
 from firmware_bridge.errors import PortError
-from firmware_bridge.transport import DescriptorTransport, SerialTransport
+from firmware_bridge.transport import DescriptorTransport, WayBack
 
 
 class InheritedPort:
@@ -20,6 +20,7 @@ class InheritedPort:
         self.name = path
         self.baud_rate = baud_rate
         self._port = DescriptorTransport(descriptor, path, baud_rate)
+        self._way_back = WayBack(path)
 
     def replace(self, descriptor: int) -> None:
         """Use another descriptor: the other process has opened the port anew."""
@@ -43,9 +44,10 @@ class InheritedPort:
         if self._port.reopen():
             return True
         try:
-            self._port = SerialTransport(self.name, self.baud_rate)
+            descriptor = self._way_back.open(self.baud_rate)
         except PortError:
             return False
+        self._port = DescriptorTransport(descriptor, self.name, self.baud_rate)
         return True
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import select
+import stat
 import termios
 import time
 from pathlib import Path
@@ -127,29 +128,47 @@ class DescriptorTransport:
 
 
 class SerialTransport(DescriptorTransport):
-    """A serial port, held exclusively. Raises PortError with one line when it cannot be opened.
-
-    `reopen` looks for the same adapter: by its name in /dev/serial/by-id where it has one, because
-    two arms that were unplugged may have swapped the other names.
-    """
+    """A serial port, held exclusively. Raises PortError with one line when it cannot be opened."""
 
     def __init__(self, port: str, baud_rate: int = DEFAULT_BAUD_RATE) -> None:
         super().__init__(_open(port, baud_rate), port, baud_rate)
-        self._path = by_id_path(port) or port
+        self._way_back = WayBack(port)
 
     def reopen(self) -> bool:
         """Try once, quickly, to open a port that was lost; return whether it is open."""
         if self._descriptor is None:
             with contextlib.suppress(PortError):
-                self._descriptor = _open(self._path, self.baud_rate)
+                self._descriptor = self._way_back.open(self.baud_rate)
         return self._descriptor is not None
 
     def close(self) -> None:
         """Give the port back; never fails."""
-        if self._descriptor is not None and not _is_pty(self._path):
+        if self._descriptor is not None and not _is_pty(self._way_back.path):
             with contextlib.suppress(OSError):
                 fcntl.ioctl(self._descriptor, termios.TIOCNXCL)
         super().close()
+
+
+class WayBack:
+    """Where the adapter that a port names now will be found when it was lost and is back.
+
+    By its name in /dev/serial/by-id where it has one, because two arms that were unplugged may have
+    swapped the other names. A pseudo-terminal comes back only behind a link that was made anew: the
+    number alone may by then be somebody else's terminal.
+    """
+
+    def __init__(self, port: str) -> None:
+        self.path = by_id_path(port) or port
+        self._link = _link_made(self.path)
+
+    def open(self, baud_rate: int) -> int:
+        """Open the port again and return its descriptor. Raises PortError when it is not back."""
+        link = _link_made(self.path)
+        if _is_pty(self.path) and (link is None or link == self._link):
+            raise PortError(f"{self.path}: its other end is gone; start it again")
+        descriptor = _open(self.path, baud_rate)
+        self._link = link
+        return descriptor
 
 
 def holder(port: str) -> tuple[int, str] | None:
@@ -193,6 +212,15 @@ def _open(port: str, baud_rate: int) -> int:
 
 def _is_pty(port: str) -> bool:
     return os.path.realpath(port).startswith(_PTY_PREFIX)
+
+
+def _link_made(path: str) -> tuple[int, int] | None:
+    """Return what tells a symbolic link from one made anew; None for what is no link."""
+    with contextlib.suppress(OSError):
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode):
+            return status.st_ino, status.st_mtime_ns
+    return None
 
 
 def _open_message(port: str, baud_rate: int, error: Exception) -> str:

@@ -264,6 +264,26 @@ def test_adapter_is_found_again_by_the_name_that_is_its_own(plug, tmp_path, monk
     os.close(other_slave)
 
 
+def test_terminal_of_somebody_else_is_never_taken_for_a_port_that_is_back(tmp_path):
+    # Numbers of pseudo-terminals are used again at once: the link leads to a stranger's now.
+    plug = Plug(tmp_path / "port")
+    transport, direct = SerialTransport(str(plug.path)), plug.slave_path
+    os.close(plug.master)
+    os.close(plug.slave)
+    with pytest.raises(PortError):
+        transport.write(ping(1))
+    stranger, stranger_slave = pty.openpty()
+    if os.ttyname(stranger_slave) != direct:
+        pytest.skip("another program was quicker to take the number")
+    assert not transport.reopen()
+    plug.path.unlink()
+    plug.path.symlink_to(direct)
+    assert transport.reopen()
+    transport.close()
+    os.close(stranger)
+    os.close(stranger_slave)
+
+
 def test_port_that_takes_no_bytes_is_given_up(terminal):
     master, path = terminal
     transport = SerialTransport(path)

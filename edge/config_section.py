@@ -32,6 +32,13 @@ class Section:
         """Take a nested mapping."""
         return Section(self._take(key), self.file, self._path(key))
 
+    def optional_child(self, key: str) -> Section | None:
+        """Take a nested mapping or null; the key itself must be there."""
+        if key in self._values and self._values[key] is None:
+            del self._values[key]
+            return None
+        return self.child(key)
+
     def children(self, key: str) -> list[Section]:
         """Take a list of mappings, at least one."""
         values = self._take(key)
@@ -72,6 +79,13 @@ class Section:
     def number(self, key: str, low: float, high: float) -> float:
         """Take a finite number within low..high, both ends allowed."""
         return _number(self._take(key), low, high, self._at(key))
+
+    def optional_number(self, key: str, low: float, high: float) -> float | None:
+        """Take a finite number within low..high, or null; the key itself must be there."""
+        if key in self._values and self._values[key] is None:
+            del self._values[key]
+            return None
+        return self.number(key, low, high)
 
     def integer(self, key: str, low: int, high: int) -> int:
         """Take a whole number within low..high, both ends allowed."""
@@ -117,6 +131,22 @@ class Section:
             _number(value, low, high, f"{self._at(key)}[{index}]")
             for index, value in enumerate(values)
         )
+
+    def number_list(self, key: str, low: float, high: float) -> tuple[float, ...]:
+        """Take a list of numbers, at least one, each within low..high."""
+        values = self._take(key)
+        if not isinstance(values, list) or not values:
+            raise ProfileError(f"{self._at(key)}: {shown(values)} is not a list with numbers")
+        return tuple(
+            _number(value, low, high, f"{self._at(key)}[{index}]")
+            for index, value in enumerate(values)
+        )
+
+    def refuse_twins(self, key: str, values: list[str]) -> None:
+        """Refuse a value that is listed twice under `key`."""
+        for value in values:
+            if values.count(value) > 1:
+                raise self.fail(key, f"'{value}' is listed twice; each must differ")
 
     def fail(self, key: str, problem: str) -> ProfileError:
         """Make the error for a value that only the caller can judge."""

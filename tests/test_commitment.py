@@ -3,9 +3,10 @@ import dataclasses
 import numpy as np
 import pytest
 
+from edge.arm_profile import RealTimeChunking
 from edge.chunks import ChunkBuffer
 from edge.commitment import CALLS_REMEMBERED, Commitments
-from edge.profile import RealTimeChunking, load_profile
+from edge.profile import load_profile
 
 ARM = load_profile("sim").arm
 TICK_S = 0.01

@@ -23,7 +23,7 @@ from firmware_bridge.calibration_files import (
     replace_calibration,
     written_path,
 )
-from firmware_bridge.calibration_session import SWEPT_JOINTS, CalibrationSession
+from firmware_bridge.calibration_session import IDS, SWEPT_JOINTS, CalibrationSession
 from firmware_bridge.console import Console, Terminal, confirmed
 from firmware_bridge.errors import ServoFault
 from firmware_bridge.port_options import UserError, add_port_options, handling, listed, open_bus
@@ -122,20 +122,32 @@ class Guide:
             calibration, notes = self._session.calibration()
             for note in notes:
                 self._console.say(f"note: {note}")
-            self._write(calibration)
-        except BaseException:
-            self._put_back()
+            self._write(calibration, f"the servos and to {self._path}")
+            with handling(ENDING_SIGNALS, signal.SIG_IGN):
+                kept = replace_calibration(calibration, self._path, self._stamp)
+        except BaseException as error:
+            self._put_back(error)
             raise
+        if kept:
+            self._console.say(f"the calibration from before: {kept}")
+        self._console.say(f"calibrated: {self._path}")
 
     def apply(self, calibration: Calibration) -> None:
-        """Write a calibration that exists to the servos."""
+        """Write a calibration that exists to the servos; raises what `calibrate` raises."""
+        for joint, motor in calibration.items():
+            if motor.id != IDS[joint]:
+                raise UserError(
+                    f"{self._path}: {joint} has id {motor.id}, in this arm it is {IDS[joint]}; "
+                    "calibrate instead"
+                )
         self._begin()
         try:
             self._session.prepare()
-            self._write(calibration)
-        except BaseException:
-            self._put_back()
+            self._write(calibration, "the servos")
+        except BaseException as error:
+            self._put_back(error)
             raise
+        self._console.say(f"the servos hold what {self._path} says")
 
     def _begin(self) -> None:
         session, console = self._session, self._console
@@ -183,20 +195,16 @@ class Guide:
             self._sleep(FOLLOW_S)
         console.show(self._sweep_table(joints))
 
-    def _write(self, calibration: Calibration) -> None:
-        console = self._console
+    def _write(self, calibration: Calibration, where: str) -> None:
         for line in _table(calibration):
-            console.say(line)
-        if not confirmed(console, f"write this to the servos and to {self._path}?"):
+            self._console.say(line)
+        if not confirmed(self._console, f"write this to {where}?"):
             raise UserError("the calibration was not written")
         self._session.write(calibration)
-        with handling(ENDING_SIGNALS, signal.SIG_IGN):
-            kept = replace_calibration(calibration, self._path, self._stamp)
-        if kept:
-            console.say(f"the calibration from before: {kept}")
-        console.say(f"calibrated: {self._path}")
 
-    def _put_back(self) -> None:
+    def _put_back(self, error: BaseException) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            self._console.say()
         with handling(ENDING_SIGNALS, signal.SIG_IGN):
             failures = self._session.memory.restore()
         if failures:

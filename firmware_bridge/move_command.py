@@ -204,6 +204,9 @@ def move(
             how_long = "until Ctrl-C" if math.isinf(hold_s) else f"for {hold_s:g} s"
             console.say(f"holding {how_long}, then the arm goes limp: be ready to support it")
             mover.hold(hold_s)
+    except KeyboardInterrupt:
+        console.say()
+        raise
     finally:
         report = arm.soft_stop()
         if report.unconfirmed_ids:

@@ -17,6 +17,7 @@ from firmware_bridge.calibration import (
     load_calibration,
     position_from_ticks,
 )
+from firmware_bridge.calibration_files import check_writable, replace_calibration
 from firmware_bridge.calibration_session import SWEPT_JOINTS, CalibrationSession
 from firmware_bridge.emulator.bus import EmulatedBus
 from firmware_bridge.emulator.defaults import default_calibration
@@ -341,4 +342,44 @@ def test_a_file_from_elsewhere_can_be_written_to_the_servos(tmp_path):
     }
     person.apply(calibration)
     assert person.stored()["wrist_flex"] == [400, 700, 3300]
-    assert load_calibration(person.path) == calibration
+    assert not person.path.exists()
+
+
+def test_a_file_of_another_arm_s_ids_is_refused(tmp_path):
+    calibration = dict(default_calibration())
+    calibration["gripper"] = MotorCalibration(9, 0, 0, 700, 3300)
+    with pytest.raises(UserError, match="gripper has id 9, in this arm it is 6"):
+        Person(tmp_path).apply(calibration)
+
+
+def test_where_nothing_can_be_written_is_said_before_the_sweep(tmp_path):
+    check_writable(tmp_path / "new" / "folder" / "arm.json")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "arm.json", tmp_path):
+        with pytest.raises(CalibrationError, match=r"cannot be written .*; choose another path"):
+            check_writable(path)
+
+
+def test_a_new_file_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "arm.json"
+    path.write_text("old")
+
+    def full(*_):
+        raise CalibrationError("disk full")
+
+    monkeypatch.setattr("firmware_bridge.calibration_files.save_calibration", full)
+    with pytest.raises(CalibrationError):
+        replace_calibration(default_calibration(), path, "now")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["arm.json"]
+    assert path.read_text() == "old"
+
+
+def test_files_kept_at_the_same_time_do_not_replace_each_other(tmp_path):
+    path = tmp_path / "arm.json"
+    for text in ("one", "two"):
+        path.write_text(text)
+        replace_calibration(default_calibration(), path, "now")
+    names = sorted(entry.name for entry in tmp_path.iterdir())
+    assert names == ["arm.json", "arm.until-now-2.json", "arm.until-now.json"]
+    assert replace_calibration(default_calibration(), path, "now") is None

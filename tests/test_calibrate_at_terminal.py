@@ -9,7 +9,12 @@ import pytest
 from at_terminal import at_terminal
 from emulated_arm import emulator_process
 
-from firmware_bridge.calibration import JOINTS, load_calibration
+from firmware_bridge.calibration import (
+    JOINTS,
+    MotorCalibration,
+    load_calibration,
+    save_calibration,
+)
 from firmware_bridge.cli import main
 from firmware_bridge.emulator.defaults import default_calibration
 
@@ -134,3 +139,22 @@ def test_an_id_that_is_a_path_is_refused(arm, name):
     with at_terminal("calibrate", "--port", arm[0], "--id", name) as terminal:
         terminal.expect("molmoact-arm: error: ")
         assert terminal.end() == 2
+
+
+def test_a_calibration_by_name_is_applied_from_an_older_folder(arm, tmp_path):
+    hub = tmp_path / "hub"
+    old = hub / "robots" / "so101_follower" / "mine.json"
+    old.parent.mkdir(parents=True)
+    calibration = dict(default_calibration())
+    calibration["wrist_roll"] = MotorCalibration(5, 0, 7, 0, 4095)
+    save_calibration(calibration, old)
+    with at_terminal(
+        "calibrate",
+        *("--port", arm[0], "--id", "mine", "--apply", *PATIENT),
+        HF_LEROBOT_CALIBRATION=str(hub),
+    ) as terminal:
+        terminal.expect("write this to the servos? [y/N]")
+        terminal.type("y")
+        terminal.expect(f"the servos hold what {old} says")
+        assert terminal.end() == 0
+    assert main(["doctor", "--port", arm[0], "--calibration", str(old), *PATIENT]) == 0

@@ -15,6 +15,7 @@ import numpy as np
 from edge.black_box import NOT_ASKED
 from edge.box_layout import LINE_END
 from edge.box_reader import RecordedBox
+from edge.servo_health import fault_text
 
 SCHEMA = "molmoact-edge.replay.v1"
 CARD_KEYS = (
@@ -247,13 +248,13 @@ def _verdict_lines(verdicts: dict[str, Any]) -> list[str]:
 
 
 def _joint_lines(joints: dict[str, dict[str, Any]]) -> list[str]:
-    heads = ("lead", "load %", "current mA", "temp C", "least V", "fault bits")
+    heads = ("lead", "load %", "current mA", "temp C", "least V")
     lines = [f"{'worst values':<15}" + "".join(f"{head:>12}" for head in heads)]
     for name, worst in joints.items():
         *values, faults = worst.values()
         cells = ["-" if value is None else f"{value:.1f}" for value in values]
-        cells.append(f"{faults:#04x}" if faults else "-")
-        lines.append(f"{name:<15}" + "".join(f"{cell:>12}" for cell in cells))
+        reported = f"  reported {fault_text(faults)}" if faults else ""
+        lines.append(f"{name:<15}" + "".join(f"{cell:>12}" for cell in cells) + reported)
     return lines
 
 

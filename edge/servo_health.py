@@ -28,6 +28,13 @@ BIT_TEXTS = {
 VOLTAGE_BIT = 0x01
 
 
+def fault_text(bits: int) -> str:
+    """Name the fault bits of a status byte."""
+    known = [text for bit, text in BIT_TEXTS.items() if bits & bit]
+    unknown = bits & ~sum(BIT_TEXTS)
+    return " and ".join(known + ([f"status bits {unknown:#x}"] if unknown else []))
+
+
 class ServoHealth:
     """Look at each new measurement; say what to do, and how much speed and lead are left."""
 
@@ -82,9 +89,7 @@ class ServoHealth:
         return worst
 
     def _fault(self, outcome: Outcome, joint: int, bits: int) -> Finding:
-        known = [text for bit, text in BIT_TEXTS.items() if bits & bit]
-        unknown = bits & ~sum(BIT_TEXTS)
-        text = " and ".join(known + ([f"status bits {unknown:#x}"] if unknown else []))
+        text = fault_text(bits)
         if outcome is Outcome.STOP:
             text += f" for longer than {self._fault_stop_s:g} s"
         return Finding(outcome, Rule.SERVO_FAULT, self._names[joint], float(bits), 0.0, part=text)

@@ -17,6 +17,7 @@ from edge.safety import SafetyGate
 PROFILE = load_profile("sim")
 NAMES = tuple(joint.name for joint in PROFILE.arm.joints)
 HOME = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 50.0])
+NO_FAULT = np.zeros(6, np.uint8)
 CARD = {
     "started": "2026-01-01T12:00:00+00:00",
     "started_s": 1000.0,
@@ -61,8 +62,8 @@ class Camera:
 class Arm:
     """Follows its goals with half of the way a tick; silent in the ticks of `lost`."""
 
-    def __init__(self, clock, lost):
-        self.clock, self.lost = clock, lost
+    def __init__(self, clock, lost, status):
+        self.clock, self.lost, self.status = clock, lost, status
         self.positions = HOME.copy()
         self.n_reads = 0
 
@@ -73,7 +74,10 @@ class Arm:
             raise JointIoError("servo 3: no reply in 5.0 ms")
         noise = 0.01 * np.sin(self.n_reads + np.arange(6))
         return reading_of(
-            self.positions + noise, self.clock.now_s, currents_ma=np.full(6, 13.0 * self.n_reads)
+            self.positions + noise,
+            self.clock.now_s,
+            currents_ma=np.full(6, 13.0 * self.n_reads),
+            status=self.status,
         )
 
     def write(self, positions):
@@ -92,7 +96,7 @@ class Feed:
         pass
 
 
-def record_run(seconds=3.0, capacity=1000, lost=(), profile=PROFILE):
+def record_run(seconds=3.0, capacity=1000, lost=(), profile=PROFILE, status=NO_FAULT):
     """Follow a swing of every joint for `seconds`, faster than the limits allow: the black box."""
     clock = Clock()
     box = BlackBox(capacity, NAMES, 2)
@@ -101,7 +105,7 @@ def record_run(seconds=3.0, capacity=1000, lost=(), profile=PROFILE):
     swing = np.sin(np.arange(60)[:, None] / 6.0) * np.array([40, 30, 30, 30, 60, 30.0])
     chunks.put(HOME + swing, clock(), clock())
     loop = ControlLoop(
-        Arm(clock, lost),
+        Arm(clock, lost, status),
         chunks,
         SafetyGate(profile),
         Feed(),

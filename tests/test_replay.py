@@ -63,6 +63,14 @@ def test_worst_values_name_their_joint(path, capsys):
     assert worst["wrist_roll"]["lead"] == pytest.approx(lead[4], abs=1e-3)
 
 
+def test_faults_that_a_servo_reported_are_named(tmp_path, capsys):
+    box = record_run(seconds=0.5, status=np.array([0, 0x24, 0, 0, 0, 0], np.uint8))
+    out = replay(capsys, save(box, tmp_path))[1]
+    (line,) = [line for line in out.splitlines() if "reported" in line]
+    assert line.startswith("shoulder_lift ")
+    assert line.endswith("reported too much heat and overload")
+
+
 def test_json_is_one_object_with_the_same_figures(path, capsys):
     _, out, _ = replay(capsys, path, "--json", "--gate")
     summary = json.loads(out)

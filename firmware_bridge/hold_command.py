@@ -21,7 +21,7 @@ CONNECT_TIMEOUT_S = 5.0
 POLL_S = 0.1
 # A key that is held repeats: the first time after up to 0.7 s, then every 0.05 s or sooner.
 FIRST_REPEAT_S = 1.5
-REPEAT_S = 0.5
+REPEAT_S = 0.7
 KEEP_ALIVE_S = HOLD_SILENCE_S / 4.0
 
 

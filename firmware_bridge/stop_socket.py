@@ -21,7 +21,7 @@ import struct
 from pathlib import Path
 
 STOP, HOLD = "stop", "hold"
-HOLD_SILENCE_S = 0.5
+HOLD_SILENCE_S = 0.7
 _SHARED_FOLDER = Path("/tmp")
 _NAME = "molmoact-arm"
 _BACKLOG = 8

@@ -87,7 +87,9 @@ class Driven:
             start_new_session=True,
         )
         self.pid = self.process.pid
-        self.watchdog = int(self.process.stdout.readline())
+        line = self.process.stdout.readline()
+        assert line, f"the program did not start: {self.process.communicate()[1]}"
+        self.watchdog = int(line)
 
     def cue(self) -> None:
         """Let it give torque; the second time, let it do what it was started for."""

@@ -1,11 +1,9 @@
 """`molmoact-arm stop` and `hold-to-run` beside a program that drives the arm."""
 
-import contextlib
 import os
 import subprocess
 import sys
 import termios
-import threading
 import time
 
 import pytest
@@ -23,55 +21,66 @@ def arm(tmp_path):
         yield served
 
 
+FINGER = """
+import os, sys, time
+while True:
+    os.write(int(sys.argv[1]), b" ")
+    time.sleep(0.05)
+"""
+
+
 class Switch:
-    """A `hold-to-run` process; bytes on its standard input are the key that is held."""
+    """A `hold-to-run` process; bytes on its standard input are the key that is held.
+
+    Another process is the finger: this one may be late.
+    """
 
     def __init__(self, arm):
+        key, self._key = os.pipe()
+        self._finger: subprocess.Popen | None = None
         self.process = subprocess.Popen(
             [sys.executable, "-m", "firmware_bridge.cli", "hold-to-run", "--port", arm.port],
-            stdin=subprocess.PIPE,
+            stdin=key,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             text=True,
         )
-        self._released = threading.Event()
-        self._finger = threading.Thread(target=self._press, daemon=True)
+        os.close(key)
 
-    def _press(self):
-        with contextlib.suppress(BrokenPipeError):
-            while not self._released.wait(0.05):
-                self.process.stdin.write(" ")
-                self.process.stdin.flush()
+    def press_once(self):
+        os.write(self._key, b" ")
 
     def hold(self):
-        self._finger.start()
+        command = [sys.executable, "-c", FINGER, str(self._key)]
+        self._finger = subprocess.Popen(command, pass_fds=[self._key], stderr=subprocess.DEVNULL)
+
+    def let_go(self):
+        self._finger.kill()
+        self._finger.wait()
 
     def holds(self, program) -> bool:
         """Wait until the program's watchdog knows of it."""
         return any(str(program.pid) in line for line in self.process.stdout)
-
-    def let_go(self):
-        self._released.set()
-        self._finger.join()
 
     def rest(self) -> tuple[str, str]:
         """Wait until it has ended; return what it had still to say."""
         self.process.wait(PATIENCE_S)
         return self.process.stdout.read(), self.process.stderr.read()
 
+    def close(self):
+        self.process.kill()
+        self.process.communicate()
+        if self._finger is not None:
+            self.let_go()
+        os.close(self._key)
+
 
 @pytest.fixture
 def switch(arm):
     made = Switch(arm)
     yield made
-    made.process.kill()
-    made.process.wait()
-    if made._finger.is_alive():
-        made.let_go()
-    for pipe in (made.process.stdin, made.process.stdout, made.process.stderr):
-        with contextlib.suppress(BrokenPipeError):
-            pipe.close()
+    made.close()
 
 
 def test_stop_has_a_running_program_let_the_arm_down(arm, capsys):
@@ -153,6 +162,7 @@ def test_dead_mans_switch_that_nobody_holds_keeps_torque_off(arm):
             f"WatchdogError: {arm.port}: nobody holds the dead man's switch; run "
             f"'molmoact-arm hold-to-run --port {arm.port}' in another terminal first"
         )
+        assert program.process.wait(PATIENCE_S) == 0
         assert not any(arm.torque())
 
 
@@ -196,8 +206,7 @@ def test_switch_is_refused_by_a_program_that_wants_none(arm, switch):
 
 
 def test_switch_that_is_let_go_before_the_run_says_so(arm, switch):
-    switch.process.stdin.write(" ")
-    switch.process.stdin.flush()
+    switch.press_once()
     output, errors = switch.rest()
     assert switch.process.returncode == 2
     assert f"{arm.port}: waiting for a run; keep holding\n" in output

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from firmware_bridge.bus import Bus
 from firmware_bridge.calibration import JOINTS, Calibration
 from firmware_bridge.errors import BusError, PortError
-from firmware_bridge.findings import Finding, Level, fail
+from firmware_bridge.findings import Finding, Level, fail, merged
 from firmware_bridge.line_checkup import check_echo, check_ids, check_replies
 from firmware_bridge.line_probe import count_replies
 from firmware_bridge.port_checkup import check_latency, check_port
@@ -73,26 +73,26 @@ class Doctor:
     ) -> int:
         """Put right what can be and is agreed to; return how many mends were made.
 
-        `agreed` is asked with a line for each. Raises PortError; what a servo refuses is said.
+        `agreed` is asked with a line for each finding; what a servo refuses is said. Raises
+        PortError.
         """
         made = 0
         with contextlib.closing(self._open_at(DEFAULT_BAUD_RATE)) as bus:
             for finding in findings:
-                if finding.mend is None or not agreed(f"{finding.where}: {finding.mend.what}"):
+                if not finding.mends or not agreed(finding.mending):
                     continue
-                try:
-                    if finding.mend.needs_limp and read_state(bus, finding.mend.servo_id).torque_on:
-                        say(
-                            f"left as it is: {finding.where}: torque is on; 'molmoact-arm stop' "
-                            "first"
-                        )
-                        continue
-                    finding.mend.apply(bus)
-                    made += 1
-                except PortError:
-                    raise
-                except BusError as error:
-                    say(f"not mended: {finding.where}: {error}")
+                for mend in finding.mends:
+                    who = f"servo {mend.servo_id} ({self._names[mend.servo_id]})"
+                    try:
+                        if mend.needs_limp and read_state(bus, mend.servo_id).torque_on:
+                            say(f"left as it is: {who}: torque is on; 'molmoact-arm stop' first")
+                            continue
+                        mend.apply(bus)
+                        made += 1
+                    except PortError:
+                        raise
+                    except BusError as error:
+                        say(f"not mended: {who}: {error}")
         return made
 
     def _examine_servos(self, bus: Bus, present: list[int]) -> Iterator[Finding]:
@@ -108,8 +108,8 @@ class Doctor:
                 yield fail(f"servo {servo_id} ({self._names[servo_id]})", str(error), "try again")
         if not states:
             return
-        yield from check_identity(states, self._names)
-        yield from check_feelings(states, self._names)
-        yield from check_settings(states, self._names)
-        yield from check_ranges(states, self._names, self._calibration)
-        yield from check_memory(states, self._names)
+        yield from merged(check_identity(states, self._names))
+        yield from merged(check_feelings(states, self._names))
+        yield from merged(check_settings(states, self._names))
+        yield from merged(check_ranges(states, self._names, self._calibration))
+        yield from merged(check_memory(states, self._names))

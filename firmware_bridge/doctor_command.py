@@ -84,7 +84,7 @@ def mend(console: Console, doctor: Doctor, findings: list[Finding], *, ask: bool
             return True
         return confirmed(console, f"mend {what}?")
 
-    if not any(finding.mend for finding in findings):
+    if not any(finding.mends for finding in findings):
         console.say("nothing of it can be mended from here")
         return False
     return doctor.mend(findings, agreed, console.say) > 0

@@ -38,7 +38,13 @@ class Finding:
     where: str
     text: str
     remedy: str = ""
-    mend: Mend | None = None
+    mends: tuple[Mend, ...] = ()
+
+    @property
+    def mending(self) -> str:
+        """What mending it would do, in one line; empty when nothing can be done."""
+        what = ", ".join(dict.fromkeys(mend.what for mend in self.mends))
+        return f"{self.where}: {what}" if what else ""
 
     @property
     def line(self) -> str:
@@ -54,12 +60,12 @@ def ok(where: str, text: str) -> Finding:
 
 def warn(where: str, text: str, remedy: str, mend: Mend | None = None) -> Finding:
     """Return a finding that does not keep the arm from being driven."""
-    return Finding(Level.WARN, where, text, remedy, mend)
+    return Finding(Level.WARN, where, text, remedy, (mend,) if mend else ())
 
 
 def fail(where: str, text: str, remedy: str, mend: Mend | None = None) -> Finding:
     """Return a finding that does."""
-    return Finding(Level.FAIL, where, text, remedy, mend)
+    return Finding(Level.FAIL, where, text, remedy, (mend,) if mend else ())
 
 
 def or_ok(findings: Iterable[Finding], where: str, text: str) -> list[Finding]:
@@ -67,7 +73,24 @@ def or_ok(findings: Iterable[Finding], where: str, text: str) -> list[Finding]:
     return list(findings) or [ok(where, text)]
 
 
+def merged(findings: Iterable[Finding]) -> list[Finding]:
+    """Say once what was found at several servos in the same words."""
+    groups: dict[tuple[Level, str, str], list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((finding.level, finding.text, finding.remedy), []).append(finding)
+    return [_together(group) for group in groups.values()]
+
+
 def worst(findings: Iterable[Finding]) -> Level:
     """Return the level of the worst finding."""
     levels = {finding.level for finding in findings}
     return next((level for level in (Level.FAIL, Level.WARN) if level in levels), Level.OK)
+
+
+def _together(group: list[Finding]) -> Finding:
+    first = group[0]
+    if len(group) == 1:
+        return first
+    places = ", ".join(finding.where.removeprefix("servo ") for finding in group)
+    mends = tuple(mend for finding in group for mend in finding.mends)
+    return Finding(first.level, f"servos {places}", first.text, first.remedy, mends)

@@ -132,6 +132,6 @@ def _waiting(state: ServoState, name: str) -> Iterator[Finding]:
         yield warn(
             name,
             "torque_limit is 0, as a soft stop leaves it; LeRobot does not raise it",
-            f"doctor --fix sets it to {usual}, power off and on does too",
+            "doctor --fix raises it, power off and on does too",
             set_register(state.servo_id, registers.TORQUE_LIMIT, 0, usual),
         )

@@ -205,11 +205,27 @@ class Bus:
         )
 
     def _acknowledged(self, servo_id: int, frame: bytes, tries: int | None) -> Reply:
-        def build() -> tuple[bytes, int] | None:
-            owed = self._line.late.may_come(servo_id, 0)
-            return None if owed and not self._settle(servo_id) else (frame, 0)
+        """Send a request that is answered with an acknowledgement, in any case once.
 
-        return self._ask(servo_id, build, tries)
+        When its acknowledgement could not be told from one that is still owed, nobody waits for it:
+        what a servo is to do does not depend on whether it can confirm it.
+        """
+        late, sent = self._line.late, False
+
+        def build() -> tuple[bytes, int] | None:
+            nonlocal sent
+            if late.may_come(servo_id, 0) and not self._settle(servo_id):
+                return None
+            sent = True
+            return frame, 0
+
+        try:
+            return self._ask(servo_id, build, tries)
+        except (BusTimeout, ChecksumMismatch, WrongServoId):
+            if not sent:
+                self._line.send(frame)
+                late.missed(servo_id, 0)
+            raise
 
     def _ask(
         self, servo_id: int, build: Callable[[], tuple[bytes, int] | None], tries: int | None

@@ -16,6 +16,7 @@ from firmware_bridge.errors import (
     PortError,
     WrongServoId,
 )
+from firmware_bridge.late_replies import LATEST_S
 from firmware_bridge.packets import Instruction, StatusBit
 from firmware_bridge.registers import CONTROL_TABLE, Access
 
@@ -103,6 +104,7 @@ def test_servos_are_never_asked_for_more_than_their_table(register):
             bus.read(3, register, tries=1)
         assert 3 not in bus.sync_read(56, 15, IDS, deadline_s=transport.clock() + 0.01)
     transport.bus.replace_faults(Faults())
+    transport.sleep(LATEST_S)
     assert bus.read(3, register) == transport.bus.servos[2].value(register)
     assert len(bus.sync_read(56, 15, IDS)) == 6
     blocks = [(frame[5], frame[6]) for frame in transport.sent]
@@ -148,6 +150,22 @@ def test_late_replies_do_not_hold_a_tick_beyond_its_deadline():
         assert transport.clock() - started_s <= 0.010 + 1e-6
         assert {1, 3, 4, 6} <= set(replies)
         transport.sleep(0.010)
+
+
+def test_servo_that_is_late_for_long_never_answers_an_older_question():
+    # 30 ticks a second with all the tries that fit in, every reply a third of a second late.
+    bus, transport = memory_bus()
+    transport.bus.inject(ReplyFault("late", frozenset([2]), delay_ms=330))
+    for _ in range(40):
+        started_s = transport.clock()
+        assert 2 not in bus.sync_read(56, 15, IDS, deadline_s=started_s + 0.025)
+        with pytest.raises(BusTimeout):
+            bus.read_bytes(2, 40, 18)
+        transport.sleep(max(0.0, started_s + 1 / 30 - transport.clock()))
+    transport.bus.replace_faults(Faults())
+    transport.sleep(LATEST_S)
+    assert bus.read(2, registers.ID) == 2
+    assert 2 in bus.sync_read(56, 15, IDS)
 
 
 def test_nothing_is_sent_after_the_deadline():
@@ -451,6 +469,21 @@ def test_write_refuses_registers_that_wear():
     with pytest.raises(BusError, match="torque_enable is ram, not an EEPROM register"):
         bus.write_eeprom(1, registers.TORQUE_ENABLE, 1)
     assert transport.sent == []
+
+
+@pytest.mark.parametrize("silent_calls", [0, 1, 60])
+def test_write_goes_out_even_if_nobody_can_confirm_it(silent_calls):
+    # The servo hears, but nothing of it is heard: it must be possible to switch its torque off.
+    bus, transport = memory_bus()
+    bus.write(3, registers.TORQUE_ENABLE, 1)
+    transport.bus.inject(ReplyFault("drop", frozenset([3])))
+    for _ in range(silent_calls):
+        bus.sync_read(56, 15, IDS)
+        with pytest.raises(BusTimeout):
+            bus.write(3, registers.GOAL_TIME, 0, tries=1)
+    with pytest.raises(BusTimeout):
+        bus.write(3, registers.TORQUE_ENABLE, 0)
+    assert transport.bus.servos[2].value(registers.TORQUE_ENABLE) == 0
 
 
 def test_broadcast_torque_off_is_repeated_and_reaches_every_servo():

@@ -240,7 +240,7 @@ class Bus:
         damaged, strangers = False, set()
         for attempt in range(tries):
             self.counters.retries += attempt > 0
-            if (request := build()) is None:
+            if not late.may_ask(servo_id) or (request := build()) is None:
                 continue
             frame, length = request
             exchange = self._line.exchange(frame, {servo_id: length})

@@ -2,45 +2,54 @@
 
 A reply names its servo but not the request it answers; only its length tells. On one wire nothing
 overtakes: once a servo has given an answer that no older request asked for, all its older answers
-have come or are lost. So a request is best made for a length that nothing still outstanding has; a
-read may ask for a few bytes more than are wanted.
+have come or are lost. So a request is made for a length that nothing still outstanding has; a read
+may ask for a few bytes more than are wanted. A servo that owes too many answers for that is not
+asked until the oldest of them can be given up.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from firmware_bridge.packets import MAX_PARAMS
 from firmware_bridge.registers import TABLE_END
 
-# A reply that is later than this many requests to its servo does not come any more.
-MAX_OUTSTANDING = 32
+# With so many different lengths outstanding, a block read still finds another inside the table.
+MAX_OUTSTANDING = 60
+# A reply that is later than this does not come any more. A host that swaps, or a hub that starts
+# anew, stands still for a good part of a second.
+LATEST_S = 1.0
 
 
 class LateReplies:
     """The lengths of the replies that each servo still owes."""
 
-    def __init__(self) -> None:
-        self._lengths: dict[int, deque[int]] = {}
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._owed: dict[int, deque[tuple[float, int]]] = {}
+        self._clock = clock
         self._turn = 0
 
     def missed(self, servo_id: int, length: int) -> None:
         """Note that a reply of `length` bytes did not come in time."""
-        owed = self._lengths.setdefault(servo_id, deque(maxlen=MAX_OUTSTANDING))
-        owed.append(length)
+        self._owed.setdefault(servo_id, deque()).append((self._clock(), length))
+
+    def may_ask(self, servo_id: int) -> bool:
+        """Return whether an answer of this servo could be told apart from all that it owes."""
+        return len(self._outstanding(servo_id)) < MAX_OUTSTANDING
 
     def answered(self, servo_id: int) -> None:
         """Note an answer that was told apart from all that were owed: nothing older follows."""
-        self._lengths.pop(servo_id, None)
+        self._owed.pop(servo_id, None)
 
     def forget(self) -> None:
         """Nothing is owed any more: the line was cut."""
-        self._lengths.clear()
+        self._owed.clear()
 
     def owes(self, servo_id: int) -> bool:
         """Return whether any reply of this servo may still come."""
-        return servo_id in self._lengths
+        return bool(self._outstanding(servo_id))
 
     def reliable_first(self, servo_ids: list[int]) -> list[int]:
         """Return the ids with those that owe a reply last.
@@ -48,17 +57,17 @@ class LateReplies:
         Whether servos listed behind a missing one answer is not documented; so the missing ones
         stand behind the others, and each time another is the first of them.
         """
-        silent = [servo_id for servo_id in servo_ids if servo_id in self._lengths]
+        silent = [servo_id for servo_id in servo_ids if self.owes(servo_id)]
         if not silent:
             return servo_ids
         self._turn += 1
         first = self._turn % len(silent)
-        heard = [servo_id for servo_id in servo_ids if servo_id not in self._lengths]
+        heard = [servo_id for servo_id in servo_ids if servo_id not in silent]
         return heard + silent[first:] + silent[:first]
 
     def may_come(self, servo_id: int, length: int) -> bool:
         """Return whether a late reply of this servo may have `length` bytes."""
-        return length in self._lengths.get(servo_id, ())
+        return any(owed == length for _, owed in self._outstanding(servo_id))
 
     def free_block(self, servo_ids: Iterable[int], address: int, length: int) -> tuple[int, int]:
         """Return start and length of a block that no late reply of these servos can answer.
@@ -73,9 +82,21 @@ class LateReplies:
 
     def free_length(self, servo_ids: Iterable[int], length: int) -> int:
         """Return the shortest length from `length` up that no late reply of these servos has."""
-        if not self._lengths:
+        if not self._owed:
             return length
-        taken = {owed for servo_id in servo_ids for owed in self._lengths.get(servo_id, ())}
+        taken = {owed for servo_id in servo_ids for _, owed in self._outstanding(servo_id)}
         while length in taken and length < MAX_PARAMS:
             length += 1
         return length
+
+    def _outstanding(self, servo_id: int) -> deque[tuple[float, int]] | tuple[()]:
+        """Return when each answer was missed and its length, without those that are too old."""
+        owed = self._owed.get(servo_id)
+        if owed is None:
+            return ()
+        given_up_s = self._clock() - LATEST_S
+        while owed and owed[0][0] < given_up_s:
+            owed.popleft()
+        if not owed:
+            del self._owed[servo_id]
+        return owed

@@ -56,7 +56,7 @@ class Line:
     ) -> None:
         self.transport = transport
         self.clock = clock
-        self.late = LateReplies()
+        self.late = LateReplies(clock)
         self.status_bits: dict[int, int] = {}
         self.counters = Counters()
         self.port_lost = False

@@ -63,8 +63,11 @@ class SyncRead:
     def _send(self) -> None:
         late = self._line.late
         wanted = [servo_id for servo_id in self.servo_ids if servo_id not in self._replies]
-        wanted = late.reliable_first(wanted)
+        wanted = late.reliable_first([servo_id for servo_id in wanted if late.may_ask(servo_id)])
         start, asked = late.free_block(wanted, self._address, self._length)
+        wanted = [servo_id for servo_id in wanted if not late.may_come(servo_id, asked)]
+        if not wanted:
+            return
         self._skip = self._address - start
         sent_s = self._line.clock()
         self._exchange = self._line.post(

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firmware_bridge.late_replies import MAX_OUTSTANDING, LateReplies
+from firmware_bridge.late_replies import LATEST_S, MAX_OUTSTANDING, LateReplies
 from firmware_bridge.registers import TABLE_END
 
 blocks = st.integers(0, TABLE_END - 1).flatmap(
@@ -50,3 +50,20 @@ def test_cut_line_owes_nothing():
     late.missed(1, 2)
     late.forget()
     assert not late.owes(1)
+
+
+def test_servo_that_owes_too_much_is_not_asked_until_the_oldest_answer_is_given_up():
+    now_s = [0.0]
+    late = LateReplies(lambda: now_s[0])
+    for length in range(15, 15 + MAX_OUTSTANDING):
+        assert late.may_ask(3)
+        late.missed(3, length)
+        now_s[0] += 0.5 * LATEST_S / MAX_OUTSTANDING
+    assert not late.may_ask(3)
+    assert late.may_ask(4)
+    now_s[0] = LATEST_S + 1e-6
+    assert late.may_ask(3)
+    assert not late.may_come(3, 15)
+    assert late.may_come(3, 16)
+    now_s[0] = 2 * LATEST_S
+    assert not late.owes(3)

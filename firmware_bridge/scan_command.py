@@ -107,7 +107,7 @@ def _scan_all(console: Console, ports: Sequence[UsbPort], scan: Callable[[str], 
         try:
             if not scan(port.device):
                 console.say("  no servo answered; check power and cabling")
-        except BusError as error:
+        except (BusError, UserError) as error:
             console.say(f"  {error}")
     return 0
 

@@ -10,6 +10,7 @@ from firmware_bridge.emulator.bus import EmulatedBus
 from firmware_bridge.emulator.faults import Faults, ReplyFault
 from firmware_bridge.emulator.memory_transport import MemoryTransport
 from firmware_bridge.emulator.plant import RotorPlant
+from firmware_bridge.errors import PortError
 from firmware_bridge.port_options import UserError
 from firmware_bridge.registers import Register
 
@@ -121,3 +122,31 @@ def test_ports_come_with_the_name_that_lasts(tmp_path, monkeypatch):
 def test_without_a_port_there_is_nothing_to_scan():
     with pytest.raises(UserError, match="no USB serial port found; plug the arm's adapter in"):
         scan_command._scan_all(ScriptedConsole(), [], lambda port: 0)
+
+
+def test_one_port_that_cannot_be_scanned_does_not_end_the_scan():
+    ports = [
+        usb_ports.UsbPort(f"/dev/ttyUSB{number}", 0x0403, 0x6014, None, "adapter", None)
+        for number in range(3)
+    ]
+    ports.append(usb_ports.UsbPort("/dev/ttyUSB3", 0x2341, 0x43, None, "Arduino", None))
+
+    def scan_port(port):
+        if port == "/dev/ttyUSB0":
+            raise PortError("taken")
+        if port == "/dev/ttyUSB1":
+            raise UserError("echo")
+        return 0
+
+    console = ScriptedConsole()
+    assert scan_command._scan_all(console, ports, scan_port) == 0
+    assert console.words() == [
+        "/dev/ttyUSB0 0403:6014 adapter",
+        "taken",
+        "/dev/ttyUSB1 0403:6014 adapter",
+        "echo",
+        "/dev/ttyUSB2 0403:6014 adapter",
+        "no servo answered; check power and cabling",
+        "/dev/ttyUSB3 2341:0043 Arduino",
+        "not a known servo adapter; give --port to ask it all the same",
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,8 +34,12 @@ class ServoMemory:
         return self._bus.write_eeprom(servo_id, register, value)
 
     def restore(self) -> list[str]:
-        """Put back everything that was written; return a line for each that could not be."""
+        """Put back what was written, and lock it; return a line for each that could not be."""
         failures = []
+        # A write that was interrupted leaves the memory unlocked, with the old value or the new.
+        for servo_id in {servo_id for servo_id, _ in self._written}:
+            with contextlib.suppress(BusError):
+                self._bus.write(servo_id, registers.LOCK, 1)
         for servo_id, register in reversed(self._written):
             value = self.before(servo_id, register)
             error = self._put_back(servo_id, register, value)

@@ -268,6 +268,28 @@ def test_ctrl_c_between_two_writes_puts_the_first_back(tmp_path, monkeypatch, wr
     assert not person.path.exists()
 
 
+@pytest.mark.parametrize("register", [registers.LOCK, *REGISTERS])
+@pytest.mark.parametrize("sent", [False, True])
+def test_ctrl_c_within_a_write_leaves_the_memory_locked(tmp_path, monkeypatch, register, sent):
+    person = Person(tmp_path)
+    before = person.stored()
+    write_bytes = Bus.write_bytes
+
+    def interrupted(bus, servo_id, address, data, **options):
+        if (servo_id, address) == (3, register.address):
+            monkeypatch.setattr(Bus, "write_bytes", write_bytes)
+            if sent:
+                write_bytes(bus, servo_id, address, data, **options)
+            raise KeyboardInterrupt
+        return write_bytes(bus, servo_id, address, data, **options)
+
+    monkeypatch.setattr(Bus, "write_bytes", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        person.calibrate()
+    assert [servo.value(registers.LOCK) for servo in person.servos.servos] == [1] * 6
+    assert person.stored() == before
+
+
 def test_a_servo_that_goes_silent_while_writing_is_named_as_not_put_back(tmp_path, monkeypatch):
     person = Person(tmp_path)
     write_eeprom = Bus.write_eeprom

@@ -61,16 +61,14 @@ def arm_from_section(section: Section) -> ArmProfile:
 
 
 def _arms(section: Section) -> tuple[ArmSeat, ...]:
-    seats = section.child("arms")
-    arms = tuple(_seat(seats.child(name), name) for name in seats.names())
-    if not arms:
-        raise section.fail("arms", "no arm is listed; at least one is needed")
+    arms = tuple(_seat(seat) for seat in section.children("arms"))
+    section.refuse_twins("arms", [arm.name for arm in arms])
     return arms
 
 
-def _seat(section: Section, name: str) -> ArmSeat:
+def _seat(section: Section) -> ArmSeat:
     x_m, y_m, z_m = section.numbers("base_m", 3, -5.0, 5.0)
-    seat = ArmSeat(name, (x_m, y_m, z_m), section.number("turned_deg", -180.0, 180.0))
+    seat = ArmSeat(section.text("name"), (x_m, y_m, z_m), section.number("turned_deg", -180, 180))
     section.finish()
     return seat
 

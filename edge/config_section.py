@@ -49,6 +49,14 @@ class Section:
             for index, value in enumerate(values)
         ]
 
+    def base(self) -> str | None:
+        """Take `based_on`, the one key that may be left out: the file that has the other keys."""
+        return self.text("based_on") if "based_on" in self._values else None
+
+    def fill_from(self, base: Section) -> None:
+        """Take over what `base` states and this does not, key by key down to single values."""
+        self._values = _filled(self._values, base._values)
+
     def names(self) -> list[str]:
         """Return the keys not taken yet, in file order."""
         return [str(key) for key in self._values]
@@ -196,6 +204,14 @@ class _StrictLoader(yaml.SafeLoader):
                 )
             seen.add(key if isinstance(key_node, yaml.ScalarNode) else id(key_node))
         return super().construct_mapping(node, deep)
+
+
+def _filled(values: Mapping, base: Mapping) -> dict:
+    filled = {**base, **values}
+    for key in values.keys() & base.keys():
+        if isinstance(values[key], Mapping) and isinstance(base[key], Mapping):
+            filled[key] = _filled(values[key], base[key])
+    return filled
 
 
 def _number(value: Any, low: float, high: float, at: str) -> float:

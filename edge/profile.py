@@ -6,6 +6,8 @@ does not state is an error that names the file, the key and the allowed range.
 
     load_profile("sim")                 one that ships with the package
     load_profile("my_robot.yaml")       your own; its `board` and `arm` may be paths beside it
+
+A board or arm file may say `based_on: NAME` and state only what differs.
 """
 
 from __future__ import annotations
@@ -180,11 +182,24 @@ def _part(
     folder: Path | None,
     build: Callable[[Section], _Part],
 ) -> _Part:
-    text, file, _ = _read(section.text(key), key, shipped_folder, folder)
-    part_section = section_from_yaml(text, file)
+    part_section = _with_bases(section.text(key), key, shipped_folder, folder, [])
     part = build(part_section)
     part_section.finish()
     return part
+
+
+def _with_bases(
+    name: str, kind: str, shipped_folder: str, folder: Path | None, above: list[str]
+) -> Section:
+    """Read a board or arm file and, for what it does not state, the files it is based on."""
+    text, file, beside = _read(name, kind, shipped_folder, folder)
+    section = section_from_yaml(text, file)
+    base = section.base()
+    if base is not None:
+        if file in above:
+            raise section.fail("based_on", f"'{base}' leads back to this file; remove one")
+        section.fill_from(_with_bases(base, kind, shipped_folder, beside, [*above, file]))
+    return section
 
 
 def _read(name: str, kind: str, shipped_folder: str, folder: Path | None) -> tuple:

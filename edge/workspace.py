@@ -31,7 +31,7 @@ class Workspace:
         n_checks = len(self._limits_m)
         self._last_m = np.zeros(n_checks)
         self._is_known = False
-        self._allowed_m = np.zeros(n_checks)
+        self._asked_m, self._allowed_m = np.zeros(n_checks), np.zeros(n_checks)
         self._fine = np.zeros(n_checks, bool)
         self._pose = np.zeros((1, n_joints))
         self._poses = np.zeros((n_joints, n_joints))
@@ -53,22 +53,19 @@ class Workspace:
 
         It stays within `lowest` and `highest`, what the lead over `present` allows.
         """
-        asked_m = self._measure(goal)
-        if self._keeps(asked_m, self._limits_m):
-            self._remember(asked_m)
+        measured_m = self._measure(goal)
+        if self._keeps(measured_m, self._limits_m):
+            self._remember(measured_m)
             return None
+        np.copyto(self._asked_m, measured_m)
         if not self._is_known:
             self._remember(self._measure(last_goal))
-        allowed_m = self._allowed_m
-        np.minimum(self._limits_m, self._last_m - ROUNDING_M, out=allowed_m)
-        asked_m = self._measure(goal).copy()
-        if self._keeps(asked_m, allowed_m):
-            self._remember(asked_m)
+        np.subtract(self._last_m, ROUNDING_M, out=self._allowed_m)
+        np.minimum(self._limits_m, self._allowed_m, out=self._allowed_m)
+        if self._keeps(self._asked_m, self._allowed_m):
+            self._remember(self._asked_m)
             return None
-        worst = int(np.argmin(asked_m - allowed_m))
-        finding = self._keep_out(goal, last_goal, present, lowest, highest, asked_m, worst)
-        self._remember(self._measure(goal))
-        return finding
+        return self._keep_out(goal, last_goal, present, lowest, highest)
 
     def _keep_out(
         self,
@@ -77,38 +74,40 @@ class Workspace:
         present: np.ndarray,
         lowest: np.ndarray,
         highest: np.ndarray,
-        asked_m: np.ndarray,
-        worst: int,
     ) -> Finding:
-        """Try with fewer and fewer joints moving; where even none will do, follow the arm."""
-        np.copyto(self._held, last_goal)
-        np.maximum(self._held, lowest, out=self._held)
-        np.minimum(self._held, highest, out=self._held)
-        np.copyto(self._poses, self._held)
+        """Let fewer and fewer joints move; where even none will do, follow the arm."""
+        worst = int(np.argmin(self._asked_m - self._allowed_m))
+        held, held_m = self._held, self._last_m.copy()
+        np.maximum(last_goal, lowest, out=held)
+        np.minimum(held, highest, out=held)
+        if not np.array_equal(held, last_goal):
+            held_m = self._measure(held).copy()
+        np.copyto(self._poses, held)
         np.fill_diagonal(self._poses, goal)
-        held_m = self._measure(self._held).copy()
         change_m = self._each.measure(self._poses) - held_m
-        nearer = (change_m < -ROUNDING_M) & (asked_m < self._allowed_m)
-        finding = self._finding(int(np.argmin(change_m[:, worst])), asked_m, worst)
-        np.copyto(goal, self._held, where=nearer.any(axis=1))
-        if self._keeps(self._measure(goal), self._allowed_m):
-            return finding
-        np.copyto(goal, self._held)
-        if self._keeps(held_m, self._allowed_m):
-            return finding
-        # The arm was pushed away so far that its lead drags the goal along.
-        present_m = np.minimum(self._measure(present), self._limits_m)
-        if not self._keeps(held_m, present_m):
-            np.copyto(goal, present)
+        nearer = (change_m < -ROUNDING_M) & (self._asked_m < self._allowed_m)
+        finding = self._finding(int(np.argmin(change_m[:, worst])), worst)
+        np.copyto(goal, held, where=nearer.any(axis=1))
+        measured_m = self._measure(goal)
+        if not self._keeps(measured_m, self._allowed_m):
+            np.copyto(goal, held)
+            measured_m = held_m
+            if not self._keeps(held_m, self._allowed_m):
+                # The arm was pushed away so far that its lead drags the goal along.
+                present_m = self._measure(present)
+                if not self._keeps(held_m, np.minimum(present_m, self._limits_m)):
+                    np.copyto(goal, present)
+                    measured_m = present_m
+        self._remember(measured_m)
         return finding
 
-    def _finding(self, joint: int, asked_m: np.ndarray, worst: int) -> Finding:
+    def _finding(self, joint: int, worst: int) -> Finding:
         check = self._one.checks[worst]
         return Finding(
             Outcome.CLAMP,
             Rule.TABLE if check.over_table else Rule.COLLISION,
             self._names[joint],
-            float(asked_m[worst]) * MM_PER_M,
+            float(self._asked_m[worst]) * MM_PER_M,
             check.limit_m * MM_PER_M,
             part=check.text,
         )

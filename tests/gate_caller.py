@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from importlib import resources
 
 import numpy as np
 from readings import reading_of
@@ -50,6 +51,14 @@ def started_gate(base=MIDDLE, arm=None, **joint_limits):
     caller = gate(arm=arm, **joint_limits)
     assert caller.check(base, base, 0.0).reason == ""
     return caller
+
+
+def two_arm_profile(folder):
+    """The simulator's profile with the shipped pair of arms, by way of a file in `folder`."""
+    text = resources.files("profiles").joinpath("sim.yaml").read_text("utf-8")
+    path = folder / "pair.yaml"
+    path.write_text(text.replace("arm: so101\n", "arm: so101_bimanual\n"))
+    return load_profile(path)
 
 
 def only(joint, value, base=MIDDLE):

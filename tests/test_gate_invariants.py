@@ -4,14 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-from gate_caller import ARM, MIDDLE, N_JOINTS, PERIOD_S, PROFILE, only
+from gate_caller import ARM, MIDDLE, N_JOINTS, PERIOD_S, PROFILE, only, two_arm_profile
 from readings import reading_of
 
 from edge.safety import Outcome, Rule, SafetyGate, TickAges
 from edge.safety_check import LimitCheck
 
-LOW = np.array([joint.min_position for joint in ARM.joints])
-HIGH = np.array([joint.max_position for joint in ARM.joints])
 ODD_STEPS_S = (0.0, 1e-9, 1e-4, 0.2, 3.0, -0.5, -1e-6)
 N_TICKS = 250
 
@@ -19,9 +17,12 @@ N_TICKS = 250
 class RandomArm:
     """An arm, a policy and a clock that do anything."""
 
-    def __init__(self, seed):
+    def __init__(self, seed, profile=PROFILE):
         self.rng = np.random.default_rng(seed)
-        self.present = self.rng.uniform(LOW, HIGH)
+        self.low = np.array([joint.min_position for joint in profile.arm.joints])
+        self.high = np.array([joint.max_position for joint in profile.arm.joints])
+        self.n_joints = len(self.low)
+        self.present = self.rng.uniform(self.low, self.high)
         self.target = self.present.copy()
         self.goal = None
         self.now_s = 0.0
@@ -42,48 +43,57 @@ class RandomArm:
         rng = self.rng
         if self.goal is not None:
             self.present = self.present + (self.goal - self.present) * rng.uniform(0.0, 1.0)
-        self.present = self.present + rng.normal(0.0, 0.2, N_JOINTS)
+        self.present = self.present + rng.normal(0.0, 0.2, self.n_joints)
         if rng.random() < 0.02:
-            self.present = self.present + rng.normal(0.0, 15.0, N_JOINTS)
+            self.present = self.present + rng.normal(0.0, 15.0, self.n_joints)
         if rng.random() < 0.005:
-            self.present = rng.uniform(LOW - 5.0, HIGH + 5.0)
+            self.present = rng.uniform(self.low - 5.0, self.high + 5.0)
 
     def _asked(self):
         rng, luck = self.rng, self.rng.random()
         if self.kind == "drift":
-            self.target = self.target + rng.normal(0.0, 2.0, N_JOINTS)
+            self.target = self.target + rng.normal(0.0, 2.0, self.n_joints)
         elif self.kind == "swing":
-            phase = np.sin(2.0 * self.now_s * rng.uniform(0.9, 1.1, N_JOINTS))
-            self.target = (LOW + HIGH) / 2 + (HIGH - LOW) * 0.6 * phase
+            phase = np.sin(2.0 * self.now_s * rng.uniform(0.9, 1.1, self.n_joints))
+            self.target = (self.low + self.high) / 2 + (self.high - self.low) * 0.6 * phase
         elif self.kind == "noise" or luck < 0.05:
-            self.target = rng.uniform(LOW - 50.0, HIGH + 50.0)
+            self.target = rng.uniform(self.low - 50.0, self.high + 50.0)
         asked = self.target.copy()
         if luck > 0.97:
             return None
         if luck > 0.95:
-            asked[rng.integers(N_JOINTS)] = rng.choice([np.nan, np.inf, -np.inf, 1e300])
+            asked[rng.integers(self.n_joints)] = rng.choice([np.nan, np.inf, -np.inf, 1e300])
         return asked
 
     def _reading(self):
         rng = self.rng
         age_s = rng.choice([1e-6, 0.005, 0.15], p=[0.5, 0.47, 0.03]) + 1e-9 * rng.random()
-        status = np.zeros(N_JOINTS, np.uint8)
+        status = np.zeros(self.n_joints, np.uint8)
         if rng.random() < 0.01:
-            status[rng.integers(N_JOINTS)] = rng.choice([0x01, 0x20])
+            status[rng.integers(self.n_joints)] = rng.choice([0x01, 0x20])
         return reading_of(
             self.present,
             self.now_s - age_s,
-            velocities=rng.normal(0.0, 20.0, N_JOINTS) * (rng.random() < 0.5),
-            currents_ma=rng.choice([20.0, 1000.0], N_JOINTS, p=[0.8, 0.2]),
-            voltages_v=np.full(N_JOINTS, rng.choice([12.0, 10.2, 9.0], p=[0.9, 0.08, 0.02])),
-            temperatures_c=rng.choice([30.0, 53.0, 60.0], N_JOINTS, p=[0.96, 0.02, 0.02]),
+            velocities=rng.normal(0.0, 20.0, self.n_joints) * (rng.random() < 0.5),
+            currents_ma=rng.choice([20.0, 1000.0], self.n_joints, p=[0.8, 0.2]),
+            voltages_v=np.full(self.n_joints, rng.choice([12.0, 10.2, 9.0], p=[0.9, 0.08, 0.02])),
+            temperatures_c=rng.choice([30.0, 53.0, 60.0], self.n_joints, p=[0.96, 0.02, 0.02]),
             status=status,
         )
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_no_command_leaves_the_gate_outside_its_limits(seed):
-    arm, gate, check = RandomArm(seed), SafetyGate(PROFILE), LimitCheck(PROFILE)
+    follow_random(seed, PROFILE)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_command_for_two_arms_leaves_the_gate_outside_their_limits(seed, tmp_path):
+    follow_random(seed, two_arm_profile(tmp_path))
+
+
+def follow_random(seed, profile):
+    arm, gate, check = RandomArm(seed, profile), SafetyGate(profile), LimitCheck(profile)
     for _ in range(N_TICKS):
         asked, reading, ages = arm.tick()
         verdict = gate.check(asked, reading, arm.now_s, ages, "no action chunk")

@@ -1,8 +1,10 @@
+import dataclasses
 from importlib import resources
 from pathlib import Path
 
 import pytest
 import yaml
+from gate_caller import two_arm_profile
 
 from edge.config_section import ProfileError
 from edge.profile import load_profile, shipped_profiles
@@ -24,7 +26,7 @@ def own_profile(folder: Path, **texts: str) -> Path:
     """Write a profile whose board and arm lie beside it; pass texts to replace a file."""
     sim = texts.get("sim", SIM_TEXT)
     sim = sim.replace("board: sim_host", "board: board.yaml")
-    sim = sim.replace("arm: so101", "arm: a.yaml")
+    sim = sim.replace("arm: so101\n", "arm: a.yaml\n")
     (folder / "board.yaml").write_text(texts.get("board", BOARD_TEXT))
     (folder / "a.yaml").write_text(texts.get("arm", ARM_TEXT))
     (folder / "own.yaml").write_text(sim)
@@ -53,6 +55,52 @@ def test_own_profile_with_its_own_parts_equals_the_shipped_one(tmp_path):
     own = load_profile(own_profile(tmp_path))
     assert own.arm == load_profile("sim").arm
     assert own.board == load_profile("sim").board
+
+
+def test_so100_is_a_so101_with_other_ranges(tmp_path):
+    so100 = load_profile(own_profile(tmp_path, sim=SIM_TEXT.replace("so101", "so100"))).arm
+    so101 = load_profile("sim").arm
+    assert so100.name == "so100"
+    assert so100.derating == so101.derating
+    differing = [a.name for a, b in zip(so100.joints, so101.joints, strict=True) if a != b]
+    assert differing == ["elbow_flex", "wrist_roll"]
+
+
+def test_own_arm_may_change_one_value_of_a_shipped_one(tmp_path):
+    text = "name: mine\nbased_on: so101\nworkspace: {table_m: null}\njoints: {gripper: {id: 9}}\n"
+    arm = load_profile(own_profile(tmp_path, arm=text)).arm
+    so101 = load_profile("sim").arm
+    assert arm.workspace == dataclasses.replace(so101.workspace, table_m=None)
+    assert [joint.servo_id for joint in arm.joints] == [1, 2, 3, 4, 5, 9]
+    assert arm.joints[:5] == so101.joints[:5]
+
+
+def test_based_on_is_followed_beside_the_file_and_not_in_a_circle(tmp_path):
+    (tmp_path / "b.yaml").write_text("name: b\nbased_on: a.yaml\n")
+    with pytest.raises(ProfileError) as error:
+        load_profile(own_profile(tmp_path, arm="name: a\nbased_on: b.yaml\n"))
+    assert str(error.value) == (
+        f"{tmp_path}/a.yaml: based_on: 'b.yaml' leads back to this file; remove one"
+    )
+    with pytest.raises(ProfileError, match="no arm named 'so10'; shipped: so100"):
+        load_profile(own_profile(tmp_path, arm="name: a\nbased_on: so10\n"))
+
+
+def test_two_arms_have_the_joints_of_one_twice_each_on_its_own_bus(tmp_path):
+    arm, one = two_arm_profile(tmp_path).arm, load_profile("sim").arm
+    own_names = [joint.name for joint in one.joints]
+    assert (arm.n_buses, one.n_buses) == (2, 1)
+    assert [seat.name for seat in arm.arms] == ["left", "right"]
+    assert [joint.name for joint in arm.joints] == [
+        f"{side}_{name}" for side in ("left", "right") for name in own_names
+    ]
+    for bus in (0, 1):
+        joints = arm.bus_joints(bus)
+        assert joints == arm.joints[6 * bus : 6 * bus + 6]
+        assert [joint.own_name for joint in joints] == own_names
+        assert [joint.servo_id for joint in joints] == [1, 2, 3, 4, 5, 6]
+    assert arm.signs == one.signs * 2
+    assert arm.offsets_deg == one.offsets_deg * 2
 
 
 @pytest.mark.parametrize("path", list(leaves(yaml.safe_load(ARM_TEXT))), ids=".".join)
@@ -159,6 +207,26 @@ def test_missing_unknown_and_doubled_keys_are_named(tmp_path):
         ("[1, -1, 1, 1, 1, 1]", "[1, 0.5, 1, 1, 1, 1]", "allowed: 1 or -1 for each joint"),
         ("[1, -1, 1, 1, 1, 1]", "[1, 1, 1, 1, 1, -1]", "gripper is in percent"),
         ("stop_state_age_s: 0.3", "stop_state_age_s: 0.1", "allowed: above hold_state_age_s"),
+        ("stop_c: 62.0", "stop_c: 50.0", "temperature.stop_c: 50; allowed: above derate_c, 50"),
+        ("stop_below_percent: 20.0", "stop_below_percent: 9", "allowed: above slow_below_percent"),
+        ("stop_samples: 3", "stop_samples: 1", "stop_samples: 1; allowed: a whole number 2..100"),
+        ("[5.0, 6.0, 7.4, 12.0]", "[]", "nominal_v: [] is not a list with numbers"),
+        ("[5.0, 6.0, 7.4, 12.0]", "[5, 24]", "nominal_v[1]: 24; allowed: 4..14"),
+        ("stop_s: 1.6", "stop_s: 0.4", "stall.stop_s: 0.4; allowed: above after_s, 0.4"),
+        (
+            "stall_error_deg: 7.0",
+            "stall_error_deg: 12.0",
+            "stall_error_deg: 12; allowed: below max_lead_deg, 12, which no goal exceeds",
+        ),
+        (
+            "max_acceleration_deg_s2: 600.0",
+            "max_acceleration_deg_s2: 3000",
+            "joints.shoulder_pan.max_acceleration_deg_s2: 3000; allowed: 10..2232",
+        ),
+        ("kinematics: so101", "kinematics: ur5", "workspace.kinematics: 'ur5'; allowed: so101"),
+        ("table_m: 0.0", "table_m: low", "workspace.table_m: 'low' is not a number"),
+        ("  elbow_flex:", "  elbow:", "kinematics: 'so101' needs the joints shoulder_pan, "),
+        ("base_m: [0.0, 0.0, 0.0]", "base_m: [0, 0]", "arms[0].base_m: [0, 0]; allowed: a list"),
         ("hold_s: 0.4", "hold_s: 0.09", "watchdog.hold_s: 0.09; allowed: at least 3 control"),
         ("soften_s: 1.5", "soften_s: 0.4", "watchdog.soften_s: 0.4; allowed: above hold_s, 0.4"),
     ],
@@ -193,7 +261,7 @@ def test_profile_that_does_not_exist_names_those_that_do(tmp_path):
         load_profile("simm")
     with pytest.raises(ProfileError, match="cannot read the profile: No such file"):
         load_profile(tmp_path / "absent.yaml")
-    with pytest.raises(ProfileError, match="no arm named 'so102'; shipped: so101"):
+    with pytest.raises(ProfileError, match="no arm named 'so102'; shipped: so100, so101, so"):
         load_profile(own_profile(tmp_path, sim=SIM_TEXT.replace("arm: so101", "arm: so102")))
 
 

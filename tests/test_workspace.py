@@ -1,12 +1,9 @@
 """What the gate does about a table, the arm's own body and a neighbour, by forward kinematics."""
 
-import dataclasses
-
 import numpy as np
 import pytest
-from gate_caller import ARM, FREE, N_JOINTS, PERIOD_S, gate, started_gate
+from gate_caller import ARM, FREE, N_JOINTS, PERIOD_S, gate, started_gate, two_arm_profile
 
-from edge.arm_profile import ArmSeat
 from edge.clearance import Clearances
 from edge.safety import Outcome, Rule
 from edge.workspace import Workspace
@@ -15,9 +12,8 @@ from edge.workspace import Workspace
 OVER_TABLE = np.array([0.0, -60.0, 60.0, 60.0, 0.0, 20.0])
 # The hand hangs before the shoulder.
 BEFORE_SHOULDER = np.array([0.0, -50.0, 50.0, 70.0, 0.0, 20.0])
+REACHING = np.array([0.0, -10.0, 20.0, 20.0, 0.0, 20.0])
 LEAD = np.array([joint.max_lead for joint in ARM.joints])
-
-
 CLEARANCES = Clearances(ARM.arms, ARM.workspace, 1)
 
 
@@ -150,27 +146,14 @@ def test_profile_without_a_workspace_lets_poses_through():
     np.testing.assert_allclose(caller.check(through, OVER_TABLE, PERIOD_S).goal, through)
 
 
-def two_arms(gap_m):
-    """Two arms side by side, `gap_m` apart."""
-    joints = tuple(
-        dataclasses.replace(joint, name=f"{name}_{joint.own_name}", bus=bus)
-        for bus, name in enumerate(("left", "right"))
-        for joint in ARM.joints
-    )
-    seats = (
-        ArmSeat("left", (0.0, gap_m / 2, 0.0), 0.0),
-        ArmSeat("right", (0.0, -gap_m / 2, 0.0), 0.0),
-    )
-    return dataclasses.replace(ARM, arms=seats, joints=joints)
-
-
-def test_arms_side_by_side_do_not_reach_into_each_other():
-    arm = two_arms(0.3)
+def test_arms_side_by_side_do_not_reach_into_each_other(tmp_path):
+    arm = two_arm_profile(tmp_path).arm
     clearances = Clearances(arm.arms, arm.workspace, 1)
-    start = np.concatenate([OVER_TABLE, OVER_TABLE])
+    start = np.tile(REACHING, 2)
     # The left arm pans right and the right one left: into each other.
     target = start.copy()
     target[0], target[6] = 60.0, -60.0
+    assert nearest_m(start, clearances) > 0.0
     assert nearest_m(target, clearances) < -0.02
     workspace = Workspace(arm)
     reach = np.full(12, 1e3)

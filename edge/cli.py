@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import math
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,8 @@ from edge.profile import PORT_SIMULATED, ArmProfile, load_profile
 from edge.replay_command import add_replay, run_replay
 from edge.report import format_report
 from edge.run import RunResult, run_robot
-from edge.run_options import RunOptions
+from edge.run_arguments import add_run, run_options
+from firmware_bridge.arm_pair import ArmPair
 from firmware_bridge.arming import ArmLimits
 from firmware_bridge.calibration import JOINTS, CalibrationError, load_calibration
 from firmware_bridge.command_line import CommandParser
@@ -36,7 +36,7 @@ from firmware_bridge.watched_arm import WatchedArm, open_watched_arm
 
 PROGRAM = "molmoact-edge"
 POLL_S = 0.05
-DEPTH_MODES = ("off", "full", "incremental")
+MOST_ARMS = 2
 EXIT_OK, EXIT_ERROR, EXIT_SIGNAL = 0, 2, 128
 
 
@@ -48,41 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="example: molmoact-edge run bundle/ --profile sim --task 'pick up the red cube'",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    run = commands.add_parser(
-        "run",
-        help="drive an arm, real or simulated",
-        description="Drive an arm with a bundle until the time is over, Ctrl-C or a safety stop. "
-        "The arm is let down softly in every case.",
-        epilog="example: molmoact-edge run bundle/ --profile sim --task 'pick up the red cube' "
-        "--depth incremental --seconds 20 --report report.json. "
-        "Exit codes: 0 time over, 2 could not start or stopped for safety, 130 Ctrl-C, "
-        "143 SIGTERM, 129 SIGHUP.",
-    )
-    run.add_argument("bundle", type=Path, help="folder made by 'molmoact-quantize build'")
-    run.add_argument("--profile", required=True, help="name of a shipped profile, or a .yaml path")
-    run.add_argument("--task", required=True, type=_task, help="what to do, in plain words")
-    run.add_argument("--port", help="serial port of a real arm, best under /dev/serial/by-id")
-    run.add_argument("--calibration", type=Path, metavar="FILE", help="LeRobot calibration file")
-    run.add_argument(
-        "--depth", choices=DEPTH_MODES, default="off", help="depth reasoning (default off)"
-    )
-    run.add_argument("--norm-tag", help="which robot's statistics to use, when the bundle has many")
-    run.add_argument("--seconds", type=_seconds, help="how long; without it until Ctrl-C")
-    run.add_argument(
-        "--dead-man",
-        action="store_true",
-        help="move only while 'molmoact-arm hold-to-run' is held in another terminal",
-    )
-    run.add_argument("--seed", type=_seed, default=0, help="of the simulated desk (default 0)")
-    run.add_argument("--report", type=Path, metavar="FILE", help="write the figures as JSON")
-    run.add_argument("--arrays", type=Path, metavar="FILE", help="write every tick as .npz")
-    run.add_argument("--record", type=Path, metavar="DIR", help="write video.mp4 and timeline.png")
-    run.add_argument(
-        "--black-box",
-        type=Path,
-        metavar="FILE",
-        help="record the newest ticks there (default: a dated file, see the board profile)",
-    )
+    add_run(commands)
     show = commands.add_parser(
         "inspect",
         help="show what is in a bundle",
@@ -112,8 +78,10 @@ class ServoArm:
     watchdog has taken it over, or is gone.
     """
 
-    def __init__(self, arm: WatchedArm) -> None:
-        self._arm = arm
+    def __init__(self, arms: Sequence[WatchedArm]) -> None:
+        """Take one arm, or two that move as one."""
+        self._arms = tuple(arms)
+        self._arm = arms[0] if len(arms) == 1 else ArmPair(*arms)
 
     def read(self, deadline_s: float | None = None) -> JointReading:
         """Measure every joint in one bus transaction, over by `deadline_s`."""
@@ -136,14 +104,15 @@ class ServoArm:
                     allocated=box.allocated,
                     path=box.path,
                 )
-                self._arm.watchdog.hand_record(words, box.descriptor)
+                self._arms[0].watchdog.hand_record(words, box.descriptor)
             self._arm.arm()
 
     def soft_stop(self) -> None:
         """Let the arm down; JointIoError names the servos that did not confirm."""
-        if self._arm.bus.port_lost:
-            wait_s = self._arm.watchdog.times.replug_s
-            _say(f"the port is lost; plug it in again within {wait_s:g} s to let the arm down")
+        for arm in self._arms:
+            if arm.bus.port_lost:
+                name, wait_s = arm.bus.transport.name, arm.watchdog.times.replug_s
+                _say(f"{name} is lost; plug it in again within {wait_s:g} s to let the arm down")
         report = self._arm.soft_stop()
         if report.unconfirmed_ids:
             listed = ", ".join(str(servo_id) for servo_id in report.unconfirmed_ids)
@@ -156,65 +125,89 @@ class ServoArm:
         self._arm.close()
 
 
-def open_servo_arm(
-    port: str,
-    calibration_path: Path,
+def open_servo_arms(
+    ports: Sequence[str],
+    calibrations: Sequence[Path],
     profile: ArmProfile,
     *,
     dead_man: bool = False,
     simulated: bool = False,
 ) -> ServoArm:
-    """Open the bus at `port` for reading and start its watchdog; JointIoError if it cannot be.
+    """Open the bus of every arm for reading and start its watchdog; JointIoError if it cannot be.
 
-    With `dead_man` waits until somebody holds the switch; torque is refused when it was let go
-    since. The port of a `simulated` arm goes with this program: nobody waits for it to be plugged
-    in again.
+    With `dead_man` waits until somebody holds the switch, at the first port; torque is refused when
+    it was let go since. The port of a `simulated` arm goes with this program: nobody waits for it
+    to be plugged in again.
     """
-    names = tuple(joint.name for joint in profile.joints)
+    if profile.n_buses > MOST_ARMS:
+        raise JointIoError(f"arm profile {profile.name} has {profile.n_buses} arms, most are 2")
+    arms: list[WatchedArm] = []
+    try:
+        for bus, (port, path) in enumerate(zip(ports, calibrations, strict=True)):
+            switch = dead_man and bus == 0
+            arms.append(_open_arm(port, path, profile, bus, dead_man=switch, simulated=simulated))
+        if dead_man:
+            _wait_until_held(arms[0], ports[0])
+    except BaseException as error:
+        for arm in arms:
+            arm.close()
+        if isinstance(error, (BusError, CalibrationError)):
+            raise JointIoError(str(error)) from error
+        raise
+    return ServoArm(arms)
+
+
+def open_servo_arm(port: str, calibration: Path, profile: ArmProfile) -> ServoArm:
+    """Open the bus of a single arm; see `open_servo_arms`."""
+    return open_servo_arms((port,), (calibration,), profile)
+
+
+def _open_arm(
+    port: str, path: Path, profile: ArmProfile, bus: int, *, dead_man: bool, simulated: bool
+) -> WatchedArm:
+    joints, prefix = profile.bus_joints(bus), f"{profile.arms[bus].name}_"
+    names = tuple(joint.name.removeprefix(prefix) for joint in joints)
     if names != JOINTS:
         raise JointIoError(
             f"arm profile {profile.name} lists {', '.join(names)}; "
             f"the bus needs {', '.join(JOINTS)}"
         )
+    arming, times = profile.arming, profile.watchdog
     limits = ArmLimits(
-        torque_limits_per_mille=tuple(joint.torque_limit_permille for joint in profile.joints),
-        acceleration_deg_s2=profile.arming.acceleration_deg_s2,
-        arming_max_temperature_c=profile.arming.max_temperature_c,
-        arming_max_motion_deg=profile.arming.max_motion_deg,
-        ramp_s=profile.arming.ramp_s,
+        torque_limits_per_mille=tuple(joint.torque_limit_permille for joint in joints),
+        acceleration_deg_s2=arming.acceleration_deg_s2,
+        arming_max_temperature_c=arming.max_temperature_c,
+        arming_max_motion_deg=arming.max_motion_deg,
+        ramp_s=arming.ramp_s,
     )
-    try:
-        calibration = load_calibration(calibration_path)
-        for joint in profile.joints:
-            if calibration[joint.name].id != joint.servo_id:
-                raise JointIoError(
-                    f"{calibration_path}: {joint.name} is servo {calibration[joint.name].id}, "
-                    f"arm profile {profile.name} says {joint.servo_id}; correct one of them"
-                )
-        times = profile.watchdog
-        times = WatchdogTimes(
+    calibration = load_calibration(path)
+    for joint, name in zip(joints, names, strict=True):
+        if calibration[name].id != joint.servo_id:
+            raise JointIoError(
+                f"{path}: {name} is servo {calibration[name].id}, "
+                f"arm profile {profile.name} says {joint.servo_id}; correct one of them"
+            )
+    return open_watched_arm(
+        port,
+        calibration,
+        limits,
+        WatchdogTimes(
             hold_s=times.hold_s,
             soften_s=times.soften_s,
-            slow_s=times.slow_s,
+            # One arm of a pair is silent while the other one is armed.
+            slow_s=times.slow_s + (profile.n_buses - 1) * arming.ramp_s,
             replug_s=0.0 if simulated else times.replug_s,
-        )
-        arm = open_watched_arm(port, calibration, limits, times, program=PROGRAM, dead_man=dead_man)
-        if dead_man:
-            _wait_until_held(arm, port)
-        return ServoArm(arm)
-    except (BusError, CalibrationError) as error:
-        raise JointIoError(str(error)) from error
+        ),
+        program=PROGRAM,
+        dead_man=dead_man,
+    )
 
 
 def _wait_until_held(arm: WatchedArm, port: str) -> None:
     _say(f"waiting for the dead man's switch: molmoact-arm hold-to-run --port {port}")
-    try:
-        while not arm.watchdog.is_held:
-            arm.watchdog.check()
-            time.sleep(POLL_S)
-    except BaseException:
-        arm.close()
-        raise
+    while not arm.watchdog.is_held:
+        arm.watchdog.check()
+        time.sleep(POLL_S)
 
 
 @contextlib.contextmanager
@@ -228,25 +221,11 @@ def _as_edge_errors() -> Iterator[None]:
 
 
 def _run(args: argparse.Namespace) -> int:
-    options = RunOptions(
-        bundle=args.bundle,
-        task=args.task,
-        depth=args.depth,
-        norm_tag=args.norm_tag,
-        port=args.port,
-        calibration=args.calibration,
-        seconds=args.seconds,
-        seed=args.seed,
-        report=args.report,
-        arrays=args.arrays,
-        record=args.record,
-        black_box=args.black_box,
-    )
     profile = load_profile(args.profile)
     open_arm = functools.partial(
-        open_servo_arm, dead_man=args.dead_man, simulated=profile.port == PORT_SIMULATED
+        open_servo_arms, dead_man=args.dead_man, simulated=profile.port == PORT_SIMULATED
     )
-    result = run_robot(options, profile, open_arm, _say)
+    result = run_robot(run_options(args), profile, open_arm, _say)
     exit_code = _tell(result)
     if result.policy_hangs:
         # Ending the interpreter under an engine that computes can crash and hide the exit code.
@@ -291,28 +270,6 @@ def _say(line: str) -> None:
 def _fail(message: str) -> int:
     print(f"{PROGRAM}: error: {message}", file=sys.stderr)
     return EXIT_ERROR
-
-
-def _task(text: str) -> str:
-    if not text.strip():
-        raise argparse.ArgumentTypeError("the task is empty; say what the arm should do")
-    return text
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not (math.isfinite(seconds) and seconds > 0.0):
-        raise argparse.ArgumentTypeError(f"{text}: a number of seconds above 0 is needed")
-    return seconds
-
-
-def _seed(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text}: a seed is a whole number of 0 or more")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import platform
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,7 +81,7 @@ class RobotArm(Protocol):
         ...
 
 
-OpenArm = Callable[[str, Path, ArmProfile], RobotArm]
+OpenArm = Callable[[Sequence[str], Sequence[Path], ArmProfile], RobotArm]
 Say = Callable[[str], None]
 
 
@@ -99,8 +99,8 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True)
 class _ArmAccess:
-    port: str
-    calibration: Path
+    ports: tuple[str, ...]
+    calibrations: tuple[Path, ...]
     frames_dir: Path | None
 
 
@@ -178,7 +178,7 @@ def _drive(
 ) -> tuple[LoopEnd, PolicyThread, list[int]]:
     """Open cameras and arm, run the loop, close them; the arm is limp afterwards."""
     with ExitStack() as stack:
-        arm = open_arm(access.port, access.calibration, profile.arm)
+        arm = open_arm(access.ports, access.calibrations, profile.arm)
         stack.callback(arm.close)
         _first_reading(arm)
         cameras = open_cameras(profile.cameras, access.frames_dir)
@@ -246,15 +246,15 @@ def _arm_access(
 ) -> tuple[_ArmAccess, SimulatedWorld | None]:
     """Say where the arm is, after starting the simulator if the profile wants one."""
     if profile.port != PORT_SIMULATED:
-        calibration = options.calibration or profile.calibration
-        return _ArmAccess(options.port, calibration, None), None
+        calibrations = options.calibrations or (profile.calibration,)
+        return _ArmAccess(options.ports, calibrations, None), None
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="molmoact-edge-")))
     say(f"starting the simulator (seed {options.seed})")
     with signals_deferred():  # a signal between these two lines would leave an orphan
         world = SimulatedWorld(folder, options.seed, profile.cameras[0])
         stack.callback(world.stop)
     world.wait_ready()
-    return _ArmAccess(str(world.link), world.calibration, world.frames_dir), world
+    return _ArmAccess((str(world.link),), (world.calibration,), world.frames_dir), world
 
 
 def _write_outputs(

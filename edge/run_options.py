@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +25,8 @@ class RunOptions:
     task: str
     depth: str
     norm_tag: str | None
-    port: str | None
-    calibration: Path | None
+    ports: tuple[str, ...] | None  # one for each arm of the profile, in its order
+    calibrations: tuple[Path, ...] | None
     seconds: float | None
     seed: int
     report: Path | None
@@ -39,18 +40,7 @@ def check_options(options: RunOptions, profile: Profile) -> None:
 
     Makes the folder of --record.
     """
-    if profile.port == PORT_SIMULATED:
-        for name, value in (("--port", options.port), ("--calibration", options.calibration)):
-            if value:
-                raise RunError(f"profile {profile.name} simulates its arm; leave {name} out")
-    else:
-        if not options.port:
-            raise RunError(f"profile {profile.name} drives a real arm; give its port with --port")
-        if not (options.calibration or profile.calibration):
-            raise RunError(
-                f"profile {profile.name} names no calibration; give LeRobot's calibration file of "
-                "this arm with --calibration"
-            )
+    _check_arms(options, profile)
     for path in (options.report, options.arrays, options.black_box):
         if path is not None:
             _check_new_file(path)
@@ -62,6 +52,37 @@ def check_options(options: RunOptions, profile: Profile) -> None:
             raise RunError(f"{options.record}: cannot be a folder: {error.strerror}") from error
         for name in (VIDEO_NAME, TIMELINE_NAME):
             _check_absent(options.record / name)
+
+
+def _check_arms(options: RunOptions, profile: Profile) -> None:
+    given = (("--port", options.ports), ("--calibration", options.calibrations))
+    n_arms = profile.arm.n_buses
+    if profile.port == PORT_SIMULATED:
+        for name, values in given:
+            if values:
+                raise RunError(f"profile {profile.name} simulates its arm; leave {name} out")
+        if n_arms != 1:
+            raise RunError(
+                f"arm profile {profile.arm.name} has {n_arms} arms, the simulator has one; use "
+                "'port: given' and real arms"
+            )
+        return
+    if not options.ports:
+        raise RunError(f"profile {profile.name} drives a real arm; give its port with --port")
+    if not (options.calibrations or (profile.calibration and n_arms == 1)):
+        raise RunError(
+            f"profile {profile.name} names no calibration; give LeRobot's calibration file of "
+            "this arm with --calibration"
+        )
+    for name, values in given:
+        if values and len(values) != n_arms:
+            names = ", ".join(seat.name for seat in profile.arm.arms)
+            raise RunError(
+                f"{name} was given {len(values)} times, arm profile {profile.arm.name} needs it "
+                f"{n_arms} times: {names}"
+            )
+    if len({os.path.realpath(port) for port in options.ports}) != n_arms:
+        raise RunError(f"--port {', '.join(options.ports)}: one port twice; give each arm its own")
 
 
 def _check_new_file(path: Path) -> None:

@@ -231,10 +231,10 @@ def test_arm_that_cannot_be_armed_is_closed_and_the_simulator_ended(rig):
 @pytest.mark.parametrize(
     ("profile", "changes", "message"),
     [
-        (SIM, {"port": "/dev/ttyACM0"}, "simulates its arm; leave --port out"),
-        (SIM, {"calibration": "c.json"}, "simulates its arm; leave --calibration out"),
+        (SIM, {"ports": ("/dev/ttyACM0",)}, "simulates its arm; leave --port out"),
+        (SIM, {"calibrations": ("c.json",)}, "simulates its arm; leave --calibration out"),
         (REAL, {}, "drives a real arm; give its port with --port"),
-        (REAL, {"port": "/dev/ttyACM0"}, "names no calibration; give LeRobot's"),
+        (REAL, {"ports": ("/dev/ttyACM0",)}, "names no calibration; give LeRobot's"),
     ],
 )
 def test_options_that_contradict_the_profile_are_refused(rig, profile, changes, message):

@@ -14,6 +14,9 @@ from firmware_bridge.cli import build_parser, main
 from firmware_bridge.emulator.defaults import default_calibration
 from firmware_bridge.transport import SerialTransport
 
+# The emulator may have to wait for its share of a busy machine.
+PATIENT = ("--reply-timeout-ms", "300")
+
 
 @pytest.fixture
 def emulator(tmp_path):
@@ -37,7 +40,7 @@ def with_faults(tmp_path, **faults):
 
 
 def test_scan_lists_every_servo(emulator, capsys):
-    assert main(["scan", "--port", emulator]) == 0
+    assert main(["scan", "--port", emulator, "--ids", "1-6", *PATIENT]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 6
     words = " ".join(lines[0].split())
@@ -55,7 +58,7 @@ def test_stop_makes_an_energised_arm_limp(emulator, capsys):
     bus.sync_write(registers.GOAL_POSITION, dict.fromkeys(range(1, 7), 2060))
     assert bus.read(6, registers.TORQUE_ENABLE) == 1
     bus.close()
-    assert main(["stop", "--port", emulator, "--ramp-s", "0.1"]) == 0
+    assert main(["stop", "--port", emulator, "--ramp-s", "0.1", *PATIENT]) == 0
     assert capsys.readouterr().out == "limp: servos 1 2 3 4 5 6\n"
     bus = Bus(SerialTransport(emulator))
     assert [bus.read(servo_id, registers.TORQUE_ENABLE) for servo_id in range(1, 7)] == [0] * 6
@@ -154,7 +157,7 @@ def test_killed_client_leaves_the_port_usable(emulator):
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", script, emulator], env=environment, check=False)
-    assert main(["stop", "--port", emulator, "--ramp-s", "0"]) == 0
+    assert main(["stop", "--port", emulator, "--ramp-s", "0", *PATIENT]) == 0
 
 
 def test_emulator_moves_in_real_time(emulator):

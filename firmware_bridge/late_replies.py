@@ -3,8 +3,8 @@
 A reply names its servo but not the request it answers; only its length tells. On one wire nothing
 overtakes: once a servo has given an answer that no older request asked for, all its older answers
 have come or are lost. So a request is made for a length that nothing still outstanding has; a read
-may ask for a few bytes more than are wanted. A servo that owes too many answers for that is not
-asked until the oldest of them can be given up.
+may ask for a few bytes more than are wanted. A servo that owes many answers is asked less often,
+so that it never owes too many for that.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ MAX_OUTSTANDING = 60
 # A reply that is later than this does not come any more. A host that swaps, or a hub that starts
 # anew, stands still for a good part of a second.
 LATEST_S = 1.0
+# Behind so many a servo is asked less often, so that there is always room for another question: one
+# that comes back is heard within a twentieth of a second.
+FREELY_ASKED = 40
+SPARING_S = LATEST_S / (MAX_OUTSTANDING - FREELY_ASKED)
 
 
 class LateReplies:
@@ -36,8 +40,11 @@ class LateReplies:
         self._owed.setdefault(servo_id, deque()).append((self._clock(), length))
 
     def may_ask(self, servo_id: int) -> bool:
-        """Return whether an answer of this servo could be told apart from all that it owes."""
-        return len(self._outstanding(servo_id)) < MAX_OUTSTANDING
+        """Return whether this servo's answer could be told from all it owes, and that of later."""
+        owed = self._outstanding(servo_id)
+        if len(owed) < FREELY_ASKED:
+            return True
+        return len(owed) < MAX_OUTSTANDING and self._clock() - owed[-1][0] >= SPARING_S
 
     def answered(self, servo_id: int) -> None:
         """Note an answer that was told apart from all that were owed: nothing older follows."""

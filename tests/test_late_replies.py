@@ -1,7 +1,8 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firmware_bridge.late_replies import LATEST_S, MAX_OUTSTANDING, LateReplies
+from firmware_bridge.late_replies import LATEST_S, MAX_OUTSTANDING, SPARING_S, LateReplies
 from firmware_bridge.registers import TABLE_END
 
 blocks = st.integers(0, TABLE_END - 1).flatmap(
@@ -52,18 +53,32 @@ def test_cut_line_owes_nothing():
     assert not late.owes(1)
 
 
-def test_servo_that_owes_too_much_is_not_asked_until_the_oldest_answer_is_given_up():
+def test_answers_are_given_up_when_they_are_too_late():
     now_s = [0.0]
     late = LateReplies(lambda: now_s[0])
-    for length in range(15, 15 + MAX_OUTSTANDING):
-        assert late.may_ask(3)
-        late.missed(3, length)
-        now_s[0] += 0.5 * LATEST_S / MAX_OUTSTANDING
-    assert not late.may_ask(3)
-    assert late.may_ask(4)
+    late.missed(3, 15)
+    now_s[0] = LATEST_S / 2
+    late.missed(3, 16)
     now_s[0] = LATEST_S + 1e-6
-    assert late.may_ask(3)
     assert not late.may_come(3, 15)
     assert late.may_come(3, 16)
     now_s[0] = 2 * LATEST_S
     assert not late.owes(3)
+
+
+@pytest.mark.parametrize("rate_hz", [30, 100, 400])
+def test_servo_that_stays_silent_is_asked_often_enough_and_never_owes_too_much(rate_hz):
+    now_s = [0.0]
+    late = LateReplies(lambda: now_s[0])
+    last_asked_s = 0.0
+    for tick in range(5 * rate_hz):
+        now_s[0] = tick / rate_hz
+        if late.may_ask(3):
+            start, asked = late.free_block((3,), 56, 15)
+            assert start >= 0
+            assert start + asked <= TABLE_END
+            assert not late.may_come(3, asked)
+            late.missed(3, asked)
+            last_asked_s = now_s[0]
+        assert now_s[0] - last_asked_s < SPARING_S + 1 / rate_hz
+    assert late.may_ask(4)

@@ -54,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of `molmoact-arm`."""
     parser = CommandParser(
         prog=PROGRAM,
-        description="Find, stop or emulate the servos of an SO-100/SO-101 arm.",
+        description="Set up, calibrate, check, move, stop or emulate an SO-100/SO-101 arm.",
         epilog="example: molmoact-arm scan --port /dev/ttyACM0",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -15,11 +15,9 @@ from collections.abc import Sequence
 
 N_WORDS = 16
 WORD_BYTES = 8
-NS_PER_S = 1_000_000_000
 _PID_BITS = 32
 # Above the bits of the servos, and what tells "every servo confirmed" from "nothing known yet".
 _KNOWN_BIT = 1 << 62
-MAX_SERVOS = 62
 
 
 class Phase(enum.IntEnum):

@@ -18,7 +18,6 @@ from edge.verdict import NOTHING, Finding, Outcome, Rule
 
 # A goal may differ from what was asked by this much without being called clamped.
 ROUNDING = 1e-9
-TINY = 1e-12
 
 
 class MotionLimits:
@@ -117,11 +116,11 @@ class MotionLimits:
         self._target_moves = step_s > 0.0
 
     def explain(self, asked: np.ndarray, low: np.ndarray, step_s: float) -> Finding:
-        """Name the first limit, in order, that kept `next_goal` from what was `asked`."""
+        """Name the limit that kept `next_goal` from what was `asked`."""
         return (
             self._explain_range(asked, low)
-            or (self._explain_motion(step_s) if step_s > 0.0 else self._explain_no_time())
             or self._explain_lead()
+            or (self._explain_motion(step_s) if step_s > 0.0 else self._explain_no_time())
             or NOTHING
         )
 
@@ -248,14 +247,14 @@ class MotionLimits:
         return self._clamped(Rule.VELOCITY, joint, math.inf, self._max_velocity[joint])
 
     def _explain_lead(self) -> Finding | None:
-        for end, sign in ((self.lowest, -1.0), (self.highest, 1.0)):
-            at_end = np.abs(self.next_goal - end) <= TINY
-            if at_end.any():
-                joint = int(np.argmax(at_end))
-                lead = self._lead[joint]
-                wanted = self._target[joint] - (end[joint] - sign * lead)
-                return self._clamped(Rule.LEAD, joint, wanted, math.copysign(lead, sign))
-        return None
+        """Look before speed: what the lead holds back falls behind, and seems to ask for haste."""
+        joint = _worst(np.clip(self._planned, self.lowest, self.highest) - self._planned)
+        if joint is None:
+            return None
+        lead = self._lead[joint]
+        present = self.lowest[joint] + lead
+        sign = math.copysign(1.0, self._planned[joint] - present)
+        return self._clamped(Rule.LEAD, joint, self._target[joint] - present, sign * lead)
 
     def _clamped(self, rule: Rule, joint: int, value: float, limit: float) -> Finding:
         return Finding(

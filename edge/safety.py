@@ -220,9 +220,12 @@ class SafetyGate:
         is_asked = limits.step_to(
             goal, low, present, step_s, health.speed_share, health.lead_shares
         )
-        if not is_asked and finding is NOTHING:
-            finding = self._blamed(limits.explain(goal, low, step_s))
-        return self._keep_out(present) or finding
+        kept_out = self._keep_out(present)
+        if finding is not NOTHING:
+            return finding
+        if kept_out is not None or is_asked:
+            return kept_out or NOTHING
+        return self._blamed(limits.explain(goal, low, step_s))
 
     def _hold(self, finding: Finding, present: np.ndarray, now_s: float, step_s: float) -> Finding:
         if self._hold_since_s is None:

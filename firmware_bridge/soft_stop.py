@@ -22,6 +22,9 @@ RAMP_STEPS = 24
 # How long to wait for a lost port: a plug that was touched is back within a second or two.
 PORT_WAIT_S = 3.0
 PORT_POLL_S = 0.05
+# A busy host misses replies in bursts; a servo is given up only after it was asked so often.
+CONFIRM_TURNS = 5
+CONFIRM_PAUSE_S = 0.1
 # Torque_Enable (40) to Present_Position (56, 57) in one read.
 _STATE_ADDRESS = registers.TORQUE_ENABLE.address
 _STATE_BYTES = registers.PRESENT_POSITION.address + 2 - _STATE_ADDRESS
@@ -47,9 +50,9 @@ def soft_stop(
     """Make every servo limp and say which confirmed it; never raises for a servo or the port.
 
     Blocks for `ramp_s` when torque was on, and up to `port_wait_s` more while the port is lost: the
-    servos behind it hold their last goal, so it starts again when the port is back. Where a servo
-    does not confirm, torque off is also broadcast. Torque limits stay 0, so that a stray goal moves
-    nothing, until the next arming.
+    servos behind it hold their last goal, so it starts again when the port is back. While a servo
+    does not confirm, torque off is broadcast and it is asked again, a few times. Torque limits stay
+    0, so that a stray goal moves nothing, until the next arming.
     """
     warnings: dict[str, str] = {}
     while True:
@@ -58,7 +61,11 @@ def soft_stop(
         if not bus.port_lost or port_wait_s <= 0.0:
             break
     unconfirmed = tuple(servo_id for servo_id in servo_ids if servo_id not in limp)
-    if unconfirmed:
+    for turn in range(CONFIRM_TURNS):
+        if not unconfirmed or (turn and bus.port_lost):
+            break
+        if turn:
+            sleep(CONFIRM_PAUSE_S)
         _try(warnings, bus.broadcast_torque_off)
         unconfirmed = tuple(
             servo_id for servo_id in unconfirmed if not _is_limp(bus, servo_id, warnings)

@@ -1,6 +1,6 @@
 """The watchdog of a program that drives an arm: a process of its own, started before torque.
 
-    python -m firmware_bridge.watchdog '{"port": "/dev/ttyACM0", ...}'     never by hand
+    python -m firmware_bridge.watchdog     never by hand: its settings come through its input
 
 It inherits the serial port and a page of memory (`life_sign.py`). While the program shows life
 there, the watchdog only listens at the stop socket. When the program is silent or gone, it takes
@@ -258,11 +258,11 @@ class Watchdog:
                 os.write(sys.stderr.fileno(), text.encode())
 
 
-def main(argv: Sequence[str]) -> int:
-    """Watch as the settings in `argv[0]` say; return 1 when there is no stop socket."""
+def main() -> int:
+    """Watch as the settings on standard input say; return 1 when there is no stop socket."""
     for number in IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    settings = WatchdogSettings.from_json(argv[0])
+    settings = WatchdogSettings.from_json(sys.stdin.read())
     _be_prompt()
     try:
         server, path = listen(settings.port)
@@ -295,4 +295,4 @@ def _listed(servo_ids: Sequence[int]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -227,20 +227,27 @@ class WatchdogHandle:
 
 
 def _start(settings: WatchdogSettings) -> subprocess.Popen:
-    """Start the watchdog from this very code, in a session of its own."""
+    """Start the watchdog from this very code, in a session of its own.
+
+    What it must know goes through its input: its command line says nothing of the program, so that
+    whoever ends all processes of that name (`pkill -9 -f`) does not end the watchdog with it.
+    """
     descriptors = (
         settings.port_descriptor,
         settings.page_descriptor,
         settings.control_descriptor,
     )
     try:
-        return subprocess.Popen(
-            [sys.executable, "-m", "firmware_bridge.watchdog", settings.to_json()],
-            stdin=subprocess.DEVNULL,
+        process = subprocess.Popen(
+            [sys.executable, "-m", "firmware_bridge.watchdog"],
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             pass_fds=descriptors,
             start_new_session=True,
             cwd=Path(__file__).parents[1],
         )
+        with process.stdin as settings_input:
+            settings_input.write(settings.to_json().encode())
+        return process
     except OSError as error:
         raise WatchdogError(f"the watchdog did not start: {error}") from error

@@ -32,7 +32,7 @@ class WatchdogTimes:
 
 @dataclass(frozen=True, slots=True)
 class WatchdogSettings:
-    """The command line of a watchdog; descriptors are inherited."""
+    """What a watchdog is started with; descriptors are inherited."""
 
     program: str  # its name, for messages
     process: int
@@ -52,7 +52,7 @@ class WatchdogSettings:
     control_descriptor: int
 
     def to_json(self) -> str:
-        """Return the one argument of the watchdog."""
+        """Return what the watchdog reads from its input."""
         return json.dumps(asdict(self))
 
     @classmethod

@@ -19,7 +19,7 @@ from emulated_arm import (
 from firmware_bridge import registers
 from firmware_bridge.emulator.faults import Event, Faults, ReplyFault, ServoFaults
 from firmware_bridge.errors import NotArmed
-from firmware_bridge.soft_stop import soft_stop
+from firmware_bridge.soft_stop import CONFIRM_TURNS, soft_stop
 
 
 def test_soft_stop_fades_then_ends_with_limit_goal_torque_in_that_order():
@@ -105,7 +105,8 @@ def test_soft_stop_visits_every_servo_past_a_missing_one():
     assert report.limp_ids == (2, 4, 5, 6)
     assert report.unconfirmed_ids == (1, 3)
     assert len(report.warnings) == 2
-    assert transport.sent.count(bytes.fromhex("fffffe04032800d2")) == 3
+    broadcasts = transport.sent.count(bytes.fromhex("fffffe04032800d2"))
+    assert broadcasts == 3 * CONFIRM_TURNS  # three each time it is asked
     assert [torque_enables(transport)[index] for index in (1, 3, 4, 5)] == [0] * 4
 
 

@@ -124,6 +124,7 @@ class Rig:
             acceleration_deg_s2=arm.arming.acceleration_deg_s2,
             arming_max_temperature_c=arm.arming.max_temperature_c,
             arming_max_motion_deg=arm.arming.max_motion_deg,
+            max_position_gain=arm.arming.max_position_gain,
             ramp_s=arm.arming.ramp_s,
         )
         bus = Bus(line, clock=line.clock)

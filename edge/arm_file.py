@@ -269,6 +269,7 @@ def _arming(section: Section) -> ArmingLimits:
         ),
         max_temperature_c=section.number("max_temperature_c", 20.0, 70.0),
         max_motion_deg=section.number("max_motion_deg", 0.5, 10.0),
+        max_position_gain=section.integer("max_position_gain", 1, 254),
         ramp_s=section.number("ramp_s", 0.1, 10.0),
     )
     section.finish()

@@ -130,6 +130,7 @@ class ArmingLimits:
     acceleration_deg_s2: float  # of the servos' own motion profile
     max_temperature_c: float
     max_motion_deg: float
+    max_position_gain: int  # P_Coefficient, for which the leads are reckoned
     ramp_s: float
 
 

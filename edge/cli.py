@@ -178,6 +178,7 @@ def _open_arm(
         acceleration_deg_s2=arming.acceleration_deg_s2,
         arming_max_temperature_c=arming.max_temperature_c,
         arming_max_motion_deg=arming.max_motion_deg,
+        max_position_gain=arming.max_position_gain,
         ramp_s=arming.ramp_s,
     )
     calibration = load_calibration(path)

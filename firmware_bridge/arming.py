@@ -35,14 +35,16 @@ class ArmLimits:
     """What an arm may do once armed; all stated by whoever opens it, none has a default.
 
     `torque_limits_per_mille` (6,) in joint order, of stall torque; `acceleration_deg_s2` of the
-    servos' own profile; `arming_max_temperature_c` and `arming_max_motion_deg` refuse arming;
-    `ramp_s` is how long torque takes to come up.
+    servos' own profile; `arming_max_temperature_c`, `arming_max_motion_deg` and `max_position_gain`
+    (P_Coefficient, for which a goal's lead is reckoned) refuse arming; `ramp_s` is how long torque
+    takes to come up.
     """
 
     torque_limits_per_mille: tuple[int, ...]
     acceleration_deg_s2: float
     arming_max_temperature_c: float
     arming_max_motion_deg: float
+    max_position_gain: int
     ramp_s: float
 
     def __post_init__(self) -> None:
@@ -55,6 +57,7 @@ class ArmLimits:
             ("acceleration_deg_s2", 2232.0),
             ("arming_max_temperature_c", 70.0),
             ("arming_max_motion_deg", 10.0),
+            ("max_position_gain", 254),
             ("ramp_s", 10.0),
         ):
             if not 0.0 < getattr(self, name) <= high:
@@ -84,6 +87,12 @@ def check_ready(bus: Bus, calibration: Calibration, limits: ArmLimits) -> None:
         firmware[joint] = f"{major}.{bus.read(motor.id, registers.FIRMWARE_MINOR_VERSION)}"
         _demand(bus, motor, who, registers.OPERATING_MODE, POSITION_MODE, "set it to position mode")
         _check_phase(bus, motor, who)
+        gain = bus.read(motor.id, registers.P_COEFFICIENT)
+        if gain > limits.max_position_gain:
+            raise ServoFault(
+                f"{who}: p_coefficient is {gain}, at most {limits.max_position_gain} is allowed: a "
+                "blocked joint would push harder than reckoned; run 'molmoact-arm doctor --fix'"
+            )
         _check_supply(bus, motor, who)
         temperature_c = bus.read(motor.id, registers.PRESENT_TEMPERATURE)
         if temperature_c > limits.arming_max_temperature_c:

@@ -10,10 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from firmware_bridge import registers
 from firmware_bridge.arm import Arm
 from firmware_bridge.arming import ArmLimits
-from firmware_bridge.bus import Bus
 from firmware_bridge.calibration import (
     DEGREES_PER_TICK,
     GRIPPER,
@@ -23,7 +21,6 @@ from firmware_bridge.calibration import (
 )
 from firmware_bridge.calibration_files import add_calibration_options, read_path
 from firmware_bridge.console import Console, Terminal, confirmed
-from firmware_bridge.errors import ServoFault
 from firmware_bridge.mover import MoveLimits, Mover
 from firmware_bridge.port_options import UserError, add_port_options, handling, listed, number_in
 from firmware_bridge.watchdog_settings import WatchdogTimes
@@ -45,6 +42,7 @@ LIMITS = ArmLimits(
     acceleration_deg_s2=440.0,
     arming_max_temperature_c=55.0,
     arming_max_motion_deg=2.0,
+    max_position_gain=RECKONED_P,
     ramp_s=1.0,
 )
 MAX_TEMPERATURE_C = 60.0
@@ -133,7 +131,6 @@ def run(arguments: argparse.Namespace) -> int:
     )
     try:
         with handling((signal.SIGTERM, signal.SIGHUP), signal.default_int_handler):
-            check_stiffness(arm.bus, calibration)
             move(console, arm, Mover(arm, limits), stages, hold_s, ask=not arguments.yes)
     finally:
         arm.close()
@@ -186,7 +183,7 @@ def move(
 ) -> None:
     """Arm, go from pose to pose, hold, and let the arm down whatever happens.
 
-    Raises MoveStopped, ServoFault, and what the bus raises.
+    Raises MoveStopped and what the bus raises.
     """
     present = arm.read().positions
     for joint, value in stages[-1].items():
@@ -215,17 +212,6 @@ def move(
             )
         else:
             console.say("limp")
-
-
-def check_stiffness(bus: Bus, calibration: Calibration) -> None:
-    """Raise ServoFault when a blocked joint would push harder than the lead is reckoned for."""
-    for joint, motor in calibration.items():
-        p = bus.read(motor.id, registers.P_COEFFICIENT)
-        if p > RECKONED_P:
-            raise ServoFault(
-                f"servo {motor.id} ({joint}): p_coefficient is {p}, at most {RECKONED_P} is safe "
-                "to move with; run 'molmoact-arm doctor --fix'"
-            )
 
 
 def _clipped(stage: Mapping[str, float], calibration: Calibration) -> dict[str, float]:

@@ -29,6 +29,7 @@ LIMITS = ArmLimits(
     acceleration_deg_s2=440.0,
     arming_max_temperature_c=50.0,
     arming_max_motion_deg=2.0,
+    max_position_gain=16,
     ramp_s=1.0,
 )
 START_TIMEOUT_S = 20.0

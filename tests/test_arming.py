@@ -196,3 +196,14 @@ def test_arming_an_armed_arm_leaves_its_torque_alone():
     transport.sent.clear()
     arm.arm()
     assert transport.sent == []
+
+
+def test_a_stiff_servo_is_refused():
+    arm, transport = memory_arm()
+    transport.bus.servos[2].restore_eeprom({registers.P_COEFFICIENT: 17})
+    with pytest.raises(
+        ServoFault, match=r"servo 3 \(elbow_flex\): p_coefficient is 17, at most 16"
+    ):
+        arm.arm()
+    transport.bus.servos[2].restore_eeprom({registers.P_COEFFICIENT: 16})
+    arm.arm()

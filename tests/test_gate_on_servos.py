@@ -18,6 +18,7 @@ LIMITS = ArmLimits(
     acceleration_deg_s2=ARM.arming.acceleration_deg_s2,
     arming_max_temperature_c=ARM.arming.max_temperature_c,
     arming_max_motion_deg=ARM.arming.max_motion_deg,
+    max_position_gain=ARM.arming.max_position_gain,
     ramp_s=0.2,
 )
 # The emulated motors carry nothing, so neither a table nor a pose is of interest here.

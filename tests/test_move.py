@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted_console import ScriptedConsole
 
-from firmware_bridge import move_command, registers
+from firmware_bridge import move_command
 from firmware_bridge.calibration import JOINTS, MotorCalibration, position_from_ticks
 from firmware_bridge.emulator.defaults import default_calibration
 from firmware_bridge.emulator.faults import Event, Faults, ReplyFault
-from firmware_bridge.errors import BusTimeout, ServoFault
+from firmware_bridge.errors import BusTimeout
 from firmware_bridge.motion import StraightMotion
 from firmware_bridge.mover import MoveLimits, Mover, MoveStopped
 from firmware_bridge.port_options import UserError
@@ -212,11 +212,3 @@ def test_named_poses_keep_inside_a_narrow_calibration():
     assert stage["shoulder_lift"] == pytest.approx(-500 * 360 / 4095 + 2.0)
     with pytest.raises(UserError, match="not both"):
         move_command.targets(["gripper=5"], "rest", narrow)
-
-
-def test_a_stiff_servo_is_refused():
-    arm, transport = memory_arm()
-    move_command.check_stiffness(arm.bus, CALIBRATION)
-    transport.bus.servos[2].restore_eeprom({registers.P_COEFFICIENT: 32})
-    with pytest.raises(ServoFault, match=r"servo 3 \(elbow_flex\): p_coefficient is 32, at most"):
-        move_command.check_stiffness(arm.bus, CALIBRATION)

@@ -24,6 +24,7 @@ LIMITS = ArmLimits(
     acceleration_deg_s2=440.0,
     arming_max_temperature_c=50.0,
     arming_max_motion_deg=2.0,
+    max_position_gain=16,
     ramp_s=0.1,
 )
 TIMES = WatchdogTimes(hold_s=0.4, soften_s=0.9, slow_s=3.0, replug_s=10.0)

@@ -1,6 +1,5 @@
 """Faults on the wire of the emulated bus: what becomes of requests and replies."""
 
-
 import pytest
 from emulated_arm import IDS
 

@@ -7,3 +7,7 @@ from edge.errors import EdgeError
 
 class PeerError(EdgeError):
     """A comparison cannot be made, or one side of it did not do the work that was asked."""
+
+
+class BusBenchError(EdgeError):
+    """A measurement on emulated servos cannot be made."""

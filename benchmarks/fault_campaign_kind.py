@@ -14,6 +14,7 @@ from benchmarks.fault_campaign_faults import (
     HUNG,
     KILLED,
     NO_FAULT,
+    POLICY_FAILS,
     SETTING_KINDS,
     Strike,
 )
@@ -30,10 +31,13 @@ from firmware_bridge.soft_stop import RAMP_S, soft_stop
 from firmware_bridge.watchdog import CONFIRM_S, HOLD_EVERY_S, POLL_S, QUIET_S
 
 SERVO_IDS = (1, 2, 3, 4, 5, 6)
-MEAN_CALM_S = 0.7
+# Between faults; more where nearly each of them ends a run, which then takes longer than the ticks.
+MEAN_CALM_S, MEAN_CALM_BETWEEN_STOPS_S = 0.7, 2.5
+STOPPING = ("silent", "unplug", "brown_out", POLICY_FAILS)
 MOST_AT_ONCE = 3
 # How often a policy asks for the impossible, in the row about that and in the others.
 MAD_SHARE, MAD_SHARE_ELSEWHERE = 0.7, 0.15
+MOST_BUGS = 3  # of a row: then there is no more to learn from it
 # Between two tries to arm: what a user does, who first tries, then waits for a plug.
 PATIENCE_S = (0.2, 1.0, 5.0, 15.0)
 
@@ -73,7 +77,7 @@ def run_kind(
     result = KindResult(kind)
     rig = Rig(profile, seed, make_gate, MAD_SHARE if kind == GOALS else MAD_SHARE_ELSEWHERE)
     conductor = _Conductor(kind, ticks, rig, result)
-    while not (conductor.is_done or rig.book.counts.lost):
+    while not (conductor.is_done or rig.book.counts.lost or result.bugs >= MOST_BUGS):
         try:
             conductor.one_run()
         except Exception as error:  # noqa: BLE001 - what it found is in the result, which fails
@@ -197,7 +201,8 @@ class _Conductor:
             return
         if rig.bus.now_s < self._next_s or rig.book.n_open >= most:
             return
-        self._next_s = rig.bus.now_s + self._dice.expovariate(1.0 / MEAN_CALM_S)
+        calm_s = MEAN_CALM_BETWEEN_STOPS_S if self._kind in STOPPING else MEAN_CALM_S
+        self._next_s = rig.bus.now_s + self._dice.expovariate(1.0 / calm_s)
         strike = self._draw()
         if strike is not None:
             rig.strike(strike)

@@ -201,7 +201,7 @@ class JudgedArm(ServoArm):
     """The servo bus as the loop sees it, judged; nothing of it behaves in another way."""
 
     def __init__(self, rig: Rig, arm: Arm) -> None:
-        super().__init__(arm)
+        super().__init__((arm,))
         self.trouble = False  # a read or write failed in this tick
         self._rig = rig
         self._bus_s = 0.0

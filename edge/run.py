@@ -92,6 +92,7 @@ class RunResult:
     end: LoopEnd
     signal_number: int | None
     report: dict[str, Any]
+    calls: tuple[PolicyCall, ...]
     fault_trace: str | None
     output_error: str | None  # why a report, film or plot could not be written
     policy_hangs: bool  # its last call has not come back, and may never
@@ -143,6 +144,7 @@ def run_robot(options: RunOptions, profile: Profile, open_arm: OpenArm, say: Say
             end=end,
             signal_number=signals[0] if signals else None,
             report=report,
+            calls=calls,
             fault_trace=thread.fault_trace,
             output_error=output_error,
             policy_hangs=not thread.stop(0.0),

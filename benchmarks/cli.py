@@ -1,4 +1,4 @@
-"""`molmoact-bench`: figures about bundles, each with the machine it was measured on."""
+"""`molmoact-bench`: figures about bundles, bus and loop, each with the machine that gave them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.bus_command import add_bus_command, run_bus
 from benchmarks.ceiling import measure_ceiling, print_ceiling
 from benchmarks.fidelity import compare_bundles, print_report
 from benchmarks.latency import FEWEST_REPEATS, measure_latency
 from benchmarks.latency_report import print_latency
+from benchmarks.loop_command import add_loop_command, run_loop
 from benchmarks.memory import measure_memory, print_memory
 from benchmarks.peer_command import add_peer_command, run_peer
 from benchmarks.plots import check_free, read_report, write_latency_plot
@@ -32,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = CommandParser(
         prog="molmoact-bench",
-        description="Measure bundles.",
+        description="Measure bundles, the servo bus and the control loop.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -82,20 +84,27 @@ def build_parser() -> argparse.ArgumentParser:
     )
     ceiling.add_argument("--threads", type=_count, help="default: one a usable core")
     add_peer_command(commands, _count, _percent)
+    add_bus_command(commands, _count, _number)
+    add_loop_command(commands, _seconds, _number)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; 0 on success, 2 when something is wrong with what was given."""
+    """Run the command; 0 on success, 2 when something is wrong with what was given.
+
+    1 is a fault campaign that found what must not happen.
+    """
     args = build_parser().parse_args(argv)
     try:
-        {
+        exit_code = {
             "fidelity": _fidelity,
             "latency": _latency,
             "memory": _memory,
             "plot": _plot,
             "ceiling": _ceiling,
             "peer": run_peer,
+            "bus": run_bus,
+            "loop": run_loop,
         }[args.command](args)
     except EdgeError as error:
         print(f"molmoact-bench: error: {error}", file=sys.stderr)
@@ -103,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("molmoact-bench: interrupted", file=sys.stderr)
         return 130
-    return 0
+    return exit_code or 0
 
 
 def _fidelity(args: argparse.Namespace) -> None:
@@ -207,6 +216,12 @@ def _add_latency(commands: argparse._SubParsersAction) -> None:
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
     return int(text)
 
 

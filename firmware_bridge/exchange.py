@@ -9,9 +9,11 @@ from firmware_bridge.packets import (
     BROADCAST_ID,
     CODE_INDEX,
     EMPTY_STATUS_BYTES,
+    FRAME_OVERHEAD_BYTES,
     ID_INDEX,
     Frame,
     FrameParser,
+    status,
 )
 
 
@@ -54,6 +56,7 @@ class Exchange:
         self._last_id = next(reversed(lengths))
         longest = max(len(request) - EMPTY_STATUS_BYTES, *lengths.values())
         self._parser = FrameParser(longest)
+        self._received = bytearray()
 
     @property
     def wire_bytes(self) -> int:
@@ -76,14 +79,24 @@ class Exchange:
 
         Servos answer in order, so with the last one's reply those still missing are lost.
         """
+        self._received += data
         for frame in self._parser.feed(data):
             self._sort(frame)
         return self._last_id in self.replies
 
     def give_up(self) -> None:
-        """Look for replies behind an unfinished frame: time is over and its rest did not come."""
+        """Look for replies behind an unfinished frame: time is over and its rest did not come.
+
+        A reply that lost its end may have taken the beginning of the next one for it; of 256 such,
+        one has a checksum that fits. Where it may have been so, neither is kept.
+        """
         for frame in self._parser.resync():
             self._sort(frame)
+        heads = [self._head(servo_id) for servo_id in self.lengths if servo_id not in self.replies]
+        for reply in list(self.replies.values()):
+            if any(self._ends_in(reply, head) for head in heads):
+                del self.replies[reply.servo_id]
+                self.strays += 1
 
     def _sort(self, frame: Frame) -> None:
         servo_id = frame.servo_id
@@ -106,6 +119,17 @@ class Exchange:
             self.strays += 2
         else:
             self.replies[servo_id] = Reply(servo_id, frame.code, frame.params)
+
+    def _head(self, servo_id: int) -> bytes:
+        """Return how a servo's answer begins."""
+        return status(servo_id, 0, bytes(self.lengths[servo_id]))[:FRAME_OVERHEAD_BYTES]
+
+    def _ends_in(self, reply: Reply, head: bytes) -> bool:
+        """Whether a frame that begins with `head` may begin inside this reply, and not after it."""
+        frame = status(reply.servo_id, reply.error, reply.data)
+        end = self._received.find(frame) + len(frame)
+        starts = range(end - len(frame) + len(head), end)
+        return any(head.startswith(self._received[start : start + len(head)]) for start in starts)
 
     def _is_request(self, frame: Frame) -> bool:
         request = self.request

@@ -1,5 +1,7 @@
 """What came back for one request, sorted without a wire."""
 
+import itertools
+
 import pytest
 
 from firmware_bridge import packets
@@ -122,3 +124,28 @@ def test_unannounced_echo_is_noticed():
     exchange = sync_exchange()
     exchange.take(SYNC_READ + status(3, 0, b"ab"))
     assert exchange.mirrored
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+@pytest.mark.parametrize("next_is_whole", [True, False])
+def test_reply_that_ends_in_the_beginning_of_the_next_one_is_not_kept(cut, next_is_whole):
+    # What was cut off is replaced by the next servo's FF FF ID; the checksum fits by chance.
+    second = status(2, 0, b"\x11\x22")[: None if next_is_whole else cut]
+    fitting = 0
+    for first, error in itertools.product(range(0, 256, 5), range(256)):
+        stream = status(1, error, bytes((first, 0)))[:-cut] + second
+        if packets.checksum(stream[2:7]) != stream[7]:
+            continue
+        fitting += 1
+        exchange = sync_exchange()
+        exchange.take(stream)
+        exchange.give_up()
+        assert 1 not in exchange.replies
+    assert fitting > 20
+
+
+def test_junk_behind_a_reply_does_not_cost_it():
+    exchange = sync_exchange()
+    exchange.take(status(1, 0, b"ab") + b"\x00" + status(3, 0, b"cd"))
+    exchange.give_up()
+    assert sorted(exchange.replies) == [1, 3]

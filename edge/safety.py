@@ -204,7 +204,7 @@ class SafetyGate:
             return NOTHING
         name = self._names[joint]
         note = (
-            f"{name}: first goal {goal[joint]:.1f} deg is {far[joint]:.1f} from the present "
+            f"{name}: first goal {goal[joint]:.4g} deg is {far[joint]:.4g} from the present "
             f"{present[joint]:.1f}, limit {limit_deg:.1f}; check the checkpoint_frame of the arm "
             "profile, or move the arm there"
         )

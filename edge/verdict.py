@@ -44,10 +44,10 @@ class Rule(enum.IntEnum):
 
 # Of a finding without a text of its own; {unit} is the joint's, or what the rule says here.
 _TEXTS = {
-    Rule.RANGE: "{joint}: goal {value:.2f}, limit {limit:.2f} {unit}",
-    Rule.VELOCITY: "{joint}: velocity {value:.2f}, limit {limit:.2f} {unit}/s",
-    Rule.ACCELERATION: "{joint}: acceleration {value:.0f}, limit {limit:.0f} {unit}/s2",
-    Rule.LEAD: "{joint}: lead over the measured position {value:.2f}, limit {limit:.2f} {unit}",
+    Rule.RANGE: "{joint}: goal {value:.5g}, limit {limit:.2f} {unit}",
+    Rule.VELOCITY: "{joint}: velocity {value:.5g}, limit {limit:.2f} {unit}/s",
+    Rule.ACCELERATION: "{joint}: acceleration {value:.5g}, limit {limit:.0f} {unit}/s2",
+    Rule.LEAD: "{joint}: lead over the measured position {value:.5g}, limit {limit:.2f} {unit}",
     Rule.TABLE: "{joint}: brings the {part} to {value:.0f} mm over the table, limit {limit:.0f} mm",
     Rule.COLLISION: "{joint}: brings the {part} within {value:.0f} mm, limit {limit:.0f} mm",
     Rule.STALL: "{joint}: blocked with {value:.0f} mA, limit {limit:.0f} mA{part}",

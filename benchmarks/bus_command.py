@@ -15,6 +15,7 @@ from benchmarks.errors import BusBenchError
 from benchmarks.fault_campaign import Campaign, chosen_kinds, run_campaign, usable_cores
 from benchmarks.fault_campaign_faults import KINDS
 from benchmarks.fault_campaign_table import print_campaign
+from edge.safety import SafetyGate
 
 EXIT_OK, EXIT_FAILED = 0, 1
 CAMPAIGN_OPTIONS = ("ticks", "crashes", "jobs", "seed", "profile")
@@ -90,7 +91,7 @@ def run_bus(args: argparse.Namespace) -> int:
         crashes=5 if args.crashes is None else args.crashes,
     )
     with _ended_softly():
-        report = run_campaign(campaign, _say)
+        report = run_campaign(campaign, SafetyGate, _say)
     print_campaign(report)
     return EXIT_FAILED if report.failures else EXIT_OK
 

@@ -152,6 +152,7 @@ def _arms(ports: Sequence[str], _: int) -> Iterator[Cycle]:
             arm.write_goals(goals)
 
         yield cycle
+        arm.soft_stop(ramp_s=0.0)
     finally:
         arm.close()
 

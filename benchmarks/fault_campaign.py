@@ -17,7 +17,7 @@ from multiprocessing import get_context
 from typing import Any
 
 from benchmarks.errors import BusBenchError
-from benchmarks.fault_campaign_faults import KINDS
+from benchmarks.fault_campaign_faults import EVERYTHING, KINDS
 from benchmarks.fault_campaign_kind import KindResult, run_kind
 from benchmarks.fault_campaign_process import CrashResult, crash_programs
 from edge.profile import Profile, load_profile
@@ -26,6 +26,7 @@ from edge.safety import SafetyGate
 
 ALL = "all"
 FEWEST_TICKS = 30  # of a row: a second
+EVERYTHING_WEIGHT = 5
 N_JOINTS = 6
 
 
@@ -77,13 +78,11 @@ class CampaignReport:
 
 
 def run_campaign(
-    campaign: Campaign,
-    tell: Callable[[str], None],
-    make_gate: Callable[[Profile], SafetyGate] = SafetyGate,
+    campaign: Campaign, make_gate: Callable[[Profile], SafetyGate], tell: Callable[[str], None]
 ) -> CampaignReport:
     """Run every row, in `jobs` processes at a time, then kill programs; EdgeError if it cannot.
 
-    `make_gate` puts another gate under test, importable by name.
+    `make_gate` makes the gate that is tested, and is importable by name.
     """
     profile = load_profile(campaign.profile)
     if len(profile.arm.joints) != N_JOINTS:
@@ -95,7 +94,7 @@ def run_campaign(
         campaign=campaign,
         machine=machine_name(),
         control_hz=profile.arm.control_hz,
-        rows=_rows(campaign, profile, tell, make_gate),
+        rows=_rows(campaign, profile, make_gate, tell),
         programs=(
             crash_programs(
                 campaign.crashes, campaign.seed, campaign.profile, profile.arm.watchdog, tell
@@ -125,8 +124,8 @@ def usable_cores() -> int:
 def _rows(
     campaign: Campaign,
     profile: Profile,
-    tell: Callable[[str], None],
     make_gate: Callable[[Profile], SafetyGate],
+    tell: Callable[[str], None],
 ) -> list[KindResult]:
     shares = _shared_out(campaign.ticks, campaign.kinds)
     jobs = [
@@ -135,9 +134,9 @@ def _rows(
     ]
     if campaign.jobs == 1:
         return [_told(run_kind(*job), tell) for job in jobs]
-    pool = ProcessPoolExecutor(campaign.jobs, mp_context=get_context("spawn"))
-    with pool:
-        pending = [pool.submit(run_kind, *job) for job in jobs]
+    with ProcessPoolExecutor(campaign.jobs, mp_context=get_context("spawn")) as pool:
+        longest_first = sorted(jobs, key=lambda job: -job[1])
+        pending = [pool.submit(run_kind, *job) for job in longest_first]
         done = {result.kind: result for result in _as_told(pending, tell)}
     return [done[kind] for kind in campaign.kinds]
 
@@ -152,11 +151,15 @@ def _told(row: KindResult, tell: Callable[[str], None]) -> KindResult:
 
 
 def _shared_out(ticks: int, kinds: Sequence[str]) -> dict[str, int]:
-    """Give every row its share, of which none is empty."""
+    """Give every row its share, of which none is empty; that of all faults at once is larger."""
     if ticks < FEWEST_TICKS * len(kinds):
         raise BusBenchError(
             f"{ticks} ticks are too few for {len(kinds)} kinds of faults; give at least "
             f"{FEWEST_TICKS * len(kinds)}"
         )
-    share, rest = divmod(ticks, len(kinds))
-    return {kind: share + (place < rest) for place, kind in enumerate(kinds)}
+    weights = [EVERYTHING_WEIGHT if kind == EVERYTHING else 1 for kind in kinds]
+    ends = [ticks * sum(weights[:place]) // sum(weights) for place in range(len(kinds) + 1)]
+    return {
+        kind: max(FEWEST_TICKS, end - start)
+        for kind, start, end in zip(kinds, ends, ends[1:], strict=False)
+    }

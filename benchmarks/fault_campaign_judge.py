@@ -179,9 +179,10 @@ class Judge:
         return problems
 
     def _changed(self, place: int, servo: EmulatedServo) -> list[str]:
-        """Name a new goal further from where the joint has just been than its lead allows.
+        """Name a goal further from where the joint has just been than its lead allows.
 
-        Also torque that came on with more of it than the profile allows.
+        New goals, and those that are there when torque comes on; also torque that comes on with
+        more of it than the profile allows.
         """
         (had_torque, old_goal), (has_torque, goal) = self._before[place], _torque_and_goal(servo)
         problems = []
@@ -192,7 +193,7 @@ class Judge:
                     f"servo {servo.place} gets torque with a limit of {limit} per mille, allowed "
                     f"{allowed}"
                 )
-        if goal != old_goal and has_torque:
+        if has_torque and (goal != old_goal or not had_torque):
             been = [present[place] for _, present in self._been]
             far = max(min(been) - goal, goal - max(been), 0)
             if far > self._lead_ticks[place] + TICKS_APART:

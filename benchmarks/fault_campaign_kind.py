@@ -24,7 +24,6 @@ from benchmarks.fault_campaign_rig import JudgedArm, MakeGate, Rig
 from edge.joints import JointIoError
 from edge.loop import END_STOP
 from edge.profile import Profile
-from edge.safety import SafetyGate
 from firmware_bridge.bus import Bus
 from firmware_bridge.hold import hold
 from firmware_bridge.soft_stop import RAMP_S, soft_stop
@@ -70,9 +69,7 @@ class KindResult:
         return must_be_0 + self.bugs + self.counts.lost
 
 
-def run_kind(
-    kind: str, ticks: int, seed: int, profile: Profile, make_gate: MakeGate = SafetyGate
-) -> KindResult:
+def run_kind(kind: str, ticks: int, seed: int, profile: Profile, make_gate: MakeGate) -> KindResult:
     """Drive an emulated arm for `ticks` control ticks, again and again after every stop."""
     result = KindResult(kind)
     rig = Rig(profile, seed, make_gate, MAD_SHARE if kind == GOALS else MAD_SHARE_ELSEWHERE)

@@ -25,9 +25,9 @@ from lerobot.policies.molmoact2.modeling_molmoact2 import _strict_load_safetenso
 from lerobot.policies.molmoact2.molmoact2_hf_model import modeling_molmoact2 as reference
 from lerobot.policies.molmoact2.processor_molmoact2 import _load_local_molmoact2_processor
 
-from training.init_checkpoint import init_checkpoint
-from training.norm_stats import NORM_TAG, STATE_QUANTILES
-from training.sizes import DepthGate, ExpertSize, ModelSize, TextSize, VisionSize
+from training.init.init_checkpoint import init_checkpoint
+from training.init.norm_stats import NORM_TAG, STATE_QUANTILES
+from training.init.sizes import DepthGate, ExpertSize, ModelSize, TextSize, VisionSize
 
 TASKS = ("Put the green cube in the bin.", "Task: open the DRAWER!", "wipe the table")
 CAMERA_SIZES_PX = ((60, 80), (72, 72), (50, 90), (90, 64), (64, 100))  # height, width

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training import init_checkpoint as init_module
-from training.checkpoint_config import TOKEN_FIELDS
 from training.cli import main
-from training.norm_stats import NORM_TAG
-from training.safetensors_writer import bf16_bits_from_float32, write_checkpoint_weights
-from training.sizes import NANO, SIZES
-from training.tensor_layout import TensorSpec, tensor_layout
+from training.init import init_checkpoint as init_module
+from training.init.checkpoint_config import TOKEN_FIELDS
+from training.init.norm_stats import NORM_TAG
+from training.init.safetensors_writer import bf16_bits_from_float32, write_checkpoint_weights
+from training.init.sizes import NANO, SIZES
+from training.init.tensor_layout import TensorSpec, tensor_layout
 
 ROOT = Path(__file__).resolve().parent.parent
 NANO_FOLDER = ROOT / "checkpoints" / "nano"

@@ -4,7 +4,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from training.errors import TokenizerError
-from training.tokenizer import (
+from training.init.tokenizer import (
     CHAT_TOKENS,
     IMAGE_TOKENS,
     ROBOT_TOKENS,

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from firmware_bridge.command_line import CommandParser
 from training.errors import TrainingError
-from training.init_checkpoint import WrittenCheckpoint, init_checkpoint
-from training.safetensors_writer import BYTES_PER_VALUE
-from training.sizes import SIZES, size_by_name
+from training.init.init_checkpoint import WrittenCheckpoint, init_checkpoint
+from training.init.safetensors_writer import BYTES_PER_VALUE
+from training.init.sizes import SIZES, size_by_name
 
 PROGRAM = "molmoact-train"
 USER_ERROR = 2

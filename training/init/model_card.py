@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.sizes import ModelSize
+from training.init.sizes import ModelSize
 
 
 def model_card(

@@ -167,7 +167,7 @@ def tokenizer_config() -> dict[str, object]:
 
 
 def _prompt_sentences() -> list[str]:
-    text = resources.files("training").joinpath("prompt_sentences.txt").read_text("utf-8")
+    text = resources.files("training.init").joinpath("prompt_sentences.txt").read_text("utf-8")
     return text.splitlines()
 
 

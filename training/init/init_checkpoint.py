@@ -11,22 +11,22 @@ from pathlib import Path
 
 import numpy as np
 
-from training.checkpoint_config import generation_config, model_config, processor_config
 from training.errors import OutputExistsError, TrainingError
-from training.model_card import model_card
-from training.norm_stats import norm_stats
-from training.random_weights import random_tensor
-from training.safetensors_writer import write_checkpoint_weights
-from training.sizes import ModelSize
-from training.tensor_layout import TensorSpec, tensor_layout
-from training.tokenizer import (
+from training.init.checkpoint_config import generation_config, model_config, processor_config
+from training.init.model_card import model_card
+from training.init.norm_stats import norm_stats
+from training.init.random_weights import random_tensor
+from training.init.safetensors_writer import write_checkpoint_weights
+from training.init.sizes import ModelSize
+from training.init.tensor_layout import TensorSpec, tensor_layout
+from training.init.tokenizer import (
     NUM_DEPTH_TOKENS,
     NUM_STATE_TOKENS,
     build_tokenizer,
     token_id,
     tokenizer_config,
 )
-from training.weight_structure import TokenRows
+from training.init.weight_structure import TokenRows
 
 MIB = 1 << 20
 

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.sizes import ModelSize
-from training.tensor_layout import TensorSpec
-from training.weight_structure import TokenRows, add_structure
+from training.init.sizes import ModelSize
+from training.init.tensor_layout import TensorSpec
+from training.init.weight_structure import TokenRows, add_structure
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.sizes import ModelSize
+from training.init.sizes import ModelSize
 
 # Dimensions of the decoder's residual stream that nothing else writes to.
 DEPTH_FLAG = 0

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from tokenizers import Tokenizer
 
-from training.sizes import DepthGate, ModelSize
-from training.tokenizer import (
+from training.init.sizes import DepthGate, ModelSize
+from training.init.tokenizer import (
     NUM_ACTION_TOKENS,
     NUM_DEPTH_TOKENS,
     NUM_STATE_TOKENS,

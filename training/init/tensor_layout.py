@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from training.sizes import DepthGate, ModelSize
+from training.init.sizes import DepthGate, ModelSize
 
 CHANNELS = 3
 EXPERT_CHUNKS = 9  # shift, scale and gate for self-attention, cross-attention and MLP

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.tensor_layout import TensorSpec
+from training.init.tensor_layout import TensorSpec
 
 BYTES_PER_VALUE = {"fp32": 4, "bf16": 2, "fp16": 2}
 FORMAT_NAMES = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}

@@ -1,4 +1,4 @@
-"""One thing to learn from: pictures, a prompt, what should follow it, and perhaps a chunk of actions.
+"""One thing to learn from: pictures, a prompt, what should follow, perhaps a chunk of actions.
 
 Every source of data gives these, whatever it is made of; the batch is made from them.
 """

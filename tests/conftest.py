@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -69,3 +70,24 @@ def bundles(tmp_path_factory):
         return path
 
     return bundle
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """Keep what is remembered of good files to this test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def copy(bundles, tmp_path):
+    """Give a bundle that may be damaged."""
+    target = tmp_path / "bundle"
+    shutil.copytree(bundles(), target)
+    return target
+
+
+def edit_manifest(bundle: Path, change) -> None:
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))

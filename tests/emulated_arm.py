@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from firmware_bridge import registers
+from firmware_bridge import packets, registers
 from firmware_bridge.arm import Arm
 from firmware_bridge.arming import ArmLimits
 from firmware_bridge.bus import Bus
@@ -37,6 +37,22 @@ START_DEG = (5, -20, 30, 0, 10, 40)
 TORQUE_LIMIT = registers.TORQUE_LIMIT.address
 GOAL = registers.GOAL_POSITION.address
 TORQUE_ENABLE = registers.TORQUE_ENABLE.address
+FEEDBACK = packets.sync_read(registers.FEEDBACK_ADDRESS, registers.FEEDBACK_BYTES, IDS)
+
+
+def bus_of(count: int = 6, faults: Faults | None = None, **options) -> EmulatedBus:
+    """Return an emulated bus without a driver: bytes in, bytes out."""
+    return EmulatedBus(RotorPlant(count), faults=faults, **options)
+
+
+def answer(bus: EmulatedBus, servo_id: int, register: registers.Register) -> int | None:
+    """Return what a servo says of a register, None when it says nothing."""
+    frames = FrameParser().feed(bus.handle(packets.read(servo_id, register.address, register.size)))
+    return register.decode(frames[0].params) if frames else None
+
+
+def goal_frame(servo_id: int, ticks: int) -> bytes:
+    return packets.write(servo_id, GOAL, registers.GOAL_POSITION.encode(ticks))
 
 
 def memory_bus(

@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-
 import numpy as np
 import pytest
-from conftest import load_cases
+from conftest import edit_manifest, load_cases
 
 from edge.bundle import REQUIRED_FILES, open_bundle
 from edge.errors import BundleError, ObservationError
 from edge.policy import Policy
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def copy(bundles, tmp_path):
-    target = tmp_path / "bundle"
-    shutil.copytree(bundles(), target)
-    return target
-
-
-def edit_manifest(bundle, change):
-    path = bundle / "manifest.json"
-    manifest = json.loads(path.read_text())
-    change(manifest)
-    path.write_text(json.dumps(manifest))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.mark.parametrize("name", [*REQUIRED_FILES, "decoder.onnx.data"])

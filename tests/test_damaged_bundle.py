@@ -8,7 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import load_cases
+from conftest import edit_manifest, load_cases
 
 onnx = pytest.importorskip("onnx")
 
@@ -18,24 +18,7 @@ from edge.errors import BundleError
 from edge.policy import Policy
 from quantization.cli import main as quantize_main
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def copy(bundles, tmp_path):
-    target = tmp_path / "bundle"
-    shutil.copytree(bundles(), target)
-    return target
-
-
-def edit_manifest(bundle, change):
-    path = bundle / "manifest.json"
-    manifest = json.loads(path.read_text())
-    change(manifest)
-    path.write_text(json.dumps(manifest))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def sign(bundle, name):

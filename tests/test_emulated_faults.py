@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from emulated_arm import IDS, memory_bus
+from emulated_arm import FEEDBACK, IDS, TORQUE_LIMIT, answer, bus_of, goal_frame, memory_bus
 
 from firmware_bridge import packets, registers
 from firmware_bridge.emulator.bus import EmulatedBus
@@ -12,23 +12,6 @@ from firmware_bridge.emulator.memory_transport import MemoryTransport
 from firmware_bridge.emulator.plant import RotorPlant
 from firmware_bridge.errors import PortError
 from firmware_bridge.packets import FrameParser, StatusBit, ping
-
-FEEDBACK = packets.sync_read(registers.FEEDBACK_ADDRESS, registers.FEEDBACK_BYTES, IDS)
-GOAL = registers.GOAL_POSITION.address
-TORQUE_LIMIT = registers.TORQUE_LIMIT.address
-
-
-def bus_of(count=6, faults=None, **options):
-    return EmulatedBus(RotorPlant(count), faults=faults, **options)
-
-
-def answer(bus, servo_id, register):
-    frames = FrameParser().feed(bus.handle(packets.read(servo_id, register.address, register.size)))
-    return register.decode(frames[0].params) if frames else None
-
-
-def goal(servo_id, ticks):
-    return packets.write(servo_id, GOAL, registers.GOAL_POSITION.encode(ticks))
 
 
 def test_faults_reach_a_servo_by_the_id_it_started_with():
@@ -79,11 +62,11 @@ def test_loose_cable_reboots_only_what_is_behind_it():
 def test_weak_supply_browns_out_when_all_motors_push():
     plant = RotorPlant(6, stops_deg=[[-1, 1]] * 6)
     bus = EmulatedBus(plant, faults=Faults(supply_ohm=0.8))
-    bus.handle(goal(1, 2600))
+    bus.handle(goal_frame(1, 2600))
     bus.advance(0.1)
     assert len(FrameParser().feed(bus.handle(FEEDBACK))) == 6
     for servo_id in IDS:
-        bus.handle(goal(servo_id, 2600))
+        bus.handle(goal_frame(servo_id, 2600))
     bus.advance(0.1)
     assert bus.handle(FEEDBACK) == b""
     assert bus.fired["brown_out_by_load"] == 1
@@ -131,7 +114,7 @@ def test_voltage_fault_cuts_the_drive_where_it_is_an_unloading_condition():
     plant = RotorPlant(2, stops_deg=[[-1, 1]] * 2)
     bus = EmulatedBus(plant, faults=Faults(supply_v=15.0, servos={1: own}))
     for servo_id in (1, 2):
-        bus.handle(goal(servo_id, 2600))
+        bus.handle(goal_frame(servo_id, 2600))
     bus.advance(0.1)
     assert answer(bus, 1, registers.PRESENT_LOAD) == 0
     assert answer(bus, 2, registers.PRESENT_LOAD) > 900
@@ -140,7 +123,7 @@ def test_voltage_fault_cuts_the_drive_where_it_is_an_unloading_condition():
 def test_hot_servo_cuts_out_and_says_so():
     plant = RotorPlant(2, stops_deg=[[-1, 1]] * 2)
     bus = EmulatedBus(plant)
-    bus.handle(goal(1, 2600))
+    bus.handle(goal_frame(1, 2600))
     bus.inject(Event("hot", ids=frozenset([1])))
     bus.advance(0.1)
     assert answer(bus, 1, registers.PRESENT_TEMPERATURE) == 75
@@ -152,7 +135,7 @@ def test_hot_servo_that_carries_on_still_says_so():
     bus = EmulatedBus(
         RotorPlant(1, stops_deg=[[-1, 1]]), faults=Faults(over_temperature="carries_on")
     )
-    bus.handle(goal(1, 2600))
+    bus.handle(goal_frame(1, 2600))
     bus.inject(Event("hot"))
     bus.advance(0.1)
     assert bus.handle(ping(1))[4] == StatusBit.TEMPERATURE
@@ -162,7 +145,7 @@ def test_hot_servo_that_carries_on_still_says_so():
 def test_overload_thrown_at_a_moving_servo_makes_it_weak():
     plant = RotorPlant(1, stops_deg=[[-1, 1]])
     bus = EmulatedBus(plant)
-    bus.handle(goal(1, 2600))
+    bus.handle(goal_frame(1, 2600))
     bus.inject(Event("overload", at_s=0.5))
     bus.advance(0.4)
     assert answer(bus, 1, registers.PRESENT_LOAD) > 900
@@ -205,7 +188,7 @@ def test_push_moves_a_limp_joint_to_its_stop_and_ends():
 def test_unplugged_port_is_lost_until_it_is_opened_again_and_servos_go_on():
     plant = RotorPlant(6)
     transport = MemoryTransport(EmulatedBus(plant))
-    transport.write(goal(1, 2600))
+    transport.write(goal_frame(1, 2600))
     transport.bus.inject(Event("unplug", at_s=0.05, duration_s=0.5))
     transport.sleep(0.1)
     for call in (

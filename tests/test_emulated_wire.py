@@ -1,30 +1,11 @@
 """Faults on the wire of the emulated bus: what becomes of requests and replies."""
 
 import pytest
-from emulated_arm import IDS
+from emulated_arm import FEEDBACK, TORQUE_LIMIT, answer, bus_of, goal_frame
 
 from firmware_bridge import packets, registers
-from firmware_bridge.emulator.bus import EmulatedBus
 from firmware_bridge.emulator.faults import Event, Faults, ReplyFault, ServoFaults
-from firmware_bridge.emulator.plant import RotorPlant
-from firmware_bridge.packets import FrameParser, ping
-
-FEEDBACK = packets.sync_read(registers.FEEDBACK_ADDRESS, registers.FEEDBACK_BYTES, IDS)
-GOAL = registers.GOAL_POSITION.address
-TORQUE_LIMIT = registers.TORQUE_LIMIT.address
-
-
-def bus_of(count=6, faults=None, **options):
-    return EmulatedBus(RotorPlant(count), faults=faults, **options)
-
-
-def answer(bus, servo_id, register):
-    frames = FrameParser().feed(bus.handle(packets.read(servo_id, register.address, register.size)))
-    return register.decode(frames[0].params) if frames else None
-
-
-def goal(servo_id, ticks):
-    return packets.write(servo_id, GOAL, registers.GOAL_POSITION.encode(ticks))
+from firmware_bridge.packets import ping
 
 
 def test_truncated_reply_is_the_start_of_the_true_one():
@@ -70,7 +51,7 @@ def test_dropped_reply_was_acted_upon():
 def test_servos_of_one_id_collide_and_a_zero_wins():
     bus = bus_of(2)
     bus.inject(Event("register", ids=frozenset([2]), register="id", value=1))
-    bus.handle(goal(1, 2500))
+    bus.handle(goal_frame(1, 2500))
     bus.advance(0.3)
     alone = bus_of(1).handle(ping(1))
     seen = {bus.handle(ping(1)) for _ in range(20)}

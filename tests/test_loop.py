@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from readings import reading_of
+from recorded_run import Clock
 
 from edge.black_box import BlackBox
 from edge.chunks import ChunkBuffer
@@ -21,19 +22,6 @@ ARM = PROFILE.arm
 NAMES = tuple(joint.name for joint in ARM.joints)
 HOME = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 50.0])
 PERIOD_S = 1.0 / ARM.control_hz
-
-
-class Clock:
-    """Time that moves only when the loop waits or a fake takes its time."""
-
-    def __init__(self):
-        self.now_s = 1000.0
-
-    def __call__(self):
-        return self.now_s
-
-    def wait_until(self, deadline_s):
-        self.now_s = max(self.now_s, deadline_s)
 
 
 class FakeArm:

@@ -17,7 +17,7 @@ from firmware_bridge.arming import ArmLimits
 from firmware_bridge.bus import Bus
 from firmware_bridge.emulator.bus import EmulatedBus
 from firmware_bridge.emulator.defaults import default_calibration
-from firmware_bridge.emulator.faults import Faults, ServoFaults
+from firmware_bridge.emulator.faults import Faults, ReplyFault, ServoFaults
 from firmware_bridge.emulator.memory_transport import MemoryTransport
 from firmware_bridge.emulator.plant import RotorPlant
 from firmware_bridge.packets import FrameParser, Instruction
@@ -53,6 +53,12 @@ def answer(bus: EmulatedBus, servo_id: int, register: registers.Register) -> int
 
 def goal_frame(servo_id: int, ticks: int) -> bytes:
     return packets.write(servo_id, GOAL, registers.GOAL_POSITION.encode(ticks))
+
+
+def late(ids, delay_ms: float, count: int = 1, after: int = 0) -> Faults:
+    return Faults(
+        replies=(ReplyFault("late", frozenset(ids), delay_ms=delay_ms, count=count, after=after),)
+    )
 
 
 def memory_bus(

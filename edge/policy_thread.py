@@ -238,7 +238,7 @@ class PolicyThread:
         limit_s = self._profile.arm.safety.hold_state_age_s
         if now_s - measured_s > limit_s:
             age_ms = (now_s - measured_s) * 1e3
-            return f"servo state is {age_ms:.0f} ms old, limit {limit_s * 1e3:.0f}"
+            return f"servo state is {age_ms:.0f} ms old, limit {limit_s * 1e3:.0f} ms"
         return stale_camera(frames, self._profile.cameras, now_s)
 
     def _next_start_s(self) -> float:

@@ -56,7 +56,7 @@ def load_calibration(path: Path) -> dict[str, MotorCalibration]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise CalibrationError(
-            f"{path}: cannot be read ({error}); LeRobot keeps calibrations in "
+            f"{path}: cannot be read ({getattr(error, "strerror", None) or error}); LeRobot keeps calibrations in "
             "~/.cache/huggingface/lerobot/calibration/robots"
         ) from error
     except (ValueError, RecursionError) as error:

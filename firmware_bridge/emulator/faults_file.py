@@ -48,7 +48,7 @@ def load_faults(path: Path) -> Faults:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise FaultsError(f"{path}: cannot be read ({error}); check the path") from error
+        raise FaultsError(f"{path}: cannot be read ({getattr(error, "strerror", None) or error}); check the path") from error
     try:
         content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (ValueError, RecursionError, yaml.YAMLError) as error:

@@ -107,15 +107,20 @@ def robot_text(
     question, trigger = _QUESTION, "<action_output>"
     if with_depth:
         question, trigger = _DEPTH_QUESTION, "<depth_output><action_output>"
-    pictures = [image_text(image, layout) for image in images]
-    if len(pictures) > 1:
-        pictures = [f"Image {number}{text}" for number, text in enumerate(pictures, 1)]
     return (
-        f"{''.join(pictures)}<|im_start|>user\n"
+        f"{pictures_text(images, layout)}<|im_start|>user\n"
         f"The task is to {task}. The setup is {setup}. The current state of the robot is {state}. "
         f"The expected control mode is {control}. {question}<|im_end|>\n"
         f"<|im_start|>assistant\n{trigger}"
     )
+
+
+def pictures_text(images: list[ImagePatches], layout: PromptFormat) -> str:
+    """Write the image tokens of all pictures, which are numbered when there are several."""
+    texts = [image_text(image, layout) for image in images]
+    if len(texts) > 1:
+        texts = [f"Image {number}{text}" for number, text in enumerate(texts, 1)]
+    return "".join(texts)
 
 
 def image_text(image: ImagePatches, layout: PromptFormat) -> str:

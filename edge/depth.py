@@ -54,7 +54,8 @@ class DepthSpan:
         Without a draft every cell must be changed, and is guessed from what is known by then. With
         `trust`, which is told of every draft that was checked, drafts are mended on the way by what
         the model says behind a wrong one; without, there are never more passes than one and the
-        cells that moved. With `pairs` every pass has an even number of rows, see `Decoder`.
+        cells that moved. With `pairs` every pass after the first has an even number of rows, as
+        `Decoder.row_pairs` asks for.
         """
         self._cells = len(changed)
         self._draft = draft
@@ -87,9 +88,7 @@ class DepthSpan:
         """True when every span token is settled and in the cache."""
         return self.fed == self.length
 
-    def first_pass(
-        self, *, prompt_decides: bool, prompt_length: int = 0
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def first_pass(self, *, prompt_decides: bool) -> tuple[np.ndarray, np.ndarray]:
         """Return the tokens that ride on the pass over the prompt, and the rows to be predicted.
 
         Without `prompt_decides` its predictions do not count: only what is settled before the first
@@ -98,9 +97,7 @@ class DepthSpan:
         stop = int(np.argmax(self._changed)) if self.changed_count else self.length
         if prompt_decides:
             stop = self._window.stop(self._place(in_prefill=True))
-        if self._pairs and (prompt_length + stop) % 2:
-            stop += 1 if prompt_decides and stop < self.length else -1
-        return self._pass(max(stop, 0))
+        return self._pass(stop)
 
     def next_pass(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the tokens to feed next and the rows among them whose prediction is wanted."""

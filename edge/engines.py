@@ -26,7 +26,7 @@ class Decoder(Protocol):
 
     length: int  # rows in the cache
     prefill_decides: bool  # logits of a prefill are those `extend` would give for the same rows
-    row_pairs: bool  # a row's sums stay the same in any pass only if passes have even row counts
+    row_pairs: bool  # a row's sums are those of other passes only if `extend` gets even row counts
 
     def prefill(
         self, embeddings: np.ndarray, image_mask: np.ndarray, rows: np.ndarray
@@ -34,7 +34,8 @@ class Decoder(Protocol):
         """Start over with (T, width) embeddings; return logits (len(rows), codes) of some rows.
 
         The first rows are the prompt, as many as `image_mask` is long: where that is True they see
-        each other both ways, otherwise only back. Rows behind it may be cut off again.
+        each other both ways, otherwise only back. Rows behind it may be cut off again; their sums
+        are those of `extend`.
         """
 
     def extend(self, tokens: np.ndarray, rows: np.ndarray) -> np.ndarray:

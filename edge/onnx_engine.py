@@ -49,16 +49,13 @@ class OnnxDecoder:
         self._prompt_length = 0
         self._model: ModelEntry = bundle.manifest.model
         self._embeddings: EmbeddingTable = bundle.embeddings
-        self._decode = _Graph(DECODER, sessions[DECODER])
-        self._prefill = self._decode
+        self._decode = self._prefill = _Graph(DECODER, bundle, sessions)
         if PREFILL in sessions:
-            self._prefill = _Graph(PREFILL, sessions[PREFILL])
+            self._prefill = _Graph(PREFILL, bundle, sessions)
         # One set of weights decides every depth code, so that no draft can change what comes out.
         self.prefill_decides = self._prefill is self._decode
-        # The block-wise kernel takes rows two at a time and adds an odd last one up in another way.
-        formats = {x.format for x in bundle.manifest.recipe.layers.values() if x.graph == "decoder"}
-        self.row_pairs = any("block" in name for name in formats)
-        self._span_width = self._model.depth_cells + 2  # with start and end
+        self.row_pairs = self._decode.pairs
+        self._span_width = self._model.depth_cells + 3  # with start, end and a row that fills up
         self._cos, self._sin = _rotation(self._model)
         self._cache: list[tuple[np.ndarray, np.ndarray]] = []
         self._reserve(_CACHE_STEP_ROWS)
@@ -67,12 +64,16 @@ class OnnxDecoder:
         self, embeddings: np.ndarray, image_mask: np.ndarray, rows: np.ndarray
     ) -> np.ndarray:
         """See `edge.engines.Decoder`."""
-        count = len(image_mask)
+        count, wanted = len(image_mask), len(embeddings)
         self.length, self._prompt_length = 0, count
         self._reserve(count + self._span_width)
         mask = np.tri(count, dtype=bool)
         mask |= image_mask[:, None] & image_mask[None, :]
-        return self._run(embeddings, mask, rows)
+        if self._prefill.pairs and wanted > count and wanted % 2:
+            embeddings = np.pad(embeddings, ((0, 1), (0, 0)))  # seen by no row, cut off below
+        logits = self._run(embeddings, mask, rows)
+        self.truncate(wanted)
+        return logits
 
     def extend(self, tokens: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """See `edge.engines.Decoder`."""
@@ -231,8 +232,12 @@ class OnnxExpert:
 class _Graph:
     """A decoder graph, loaded, and what is bound to it."""
 
-    def __init__(self, name: str, session: onnxruntime.InferenceSession) -> None:
-        self.name, self.session, self.binding = name, session, session.io_binding()
+    def __init__(self, name: str, bundle: Bundle, sessions: Sessions) -> None:
+        self.name, self.session = name, sessions[name]
+        self.binding = self.session.io_binding()
+        # The block-wise kernel takes rows two at a time and adds an odd last one up in another way.
+        layers, graph = bundle.manifest.recipe.layers.values(), name.removesuffix(".onnx")
+        self.pairs = any("block" in layer.format for layer in layers if layer.graph == graph)
 
 
 def _rotation(model: ModelEntry) -> tuple[np.ndarray, np.ndarray]:

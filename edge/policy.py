@@ -218,9 +218,7 @@ class Policy:
         embeddings[patches] += features
         rows = np.zeros(0, np.int64)
         if span is not None:
-            drafted, rows = span.first_pass(
-                prompt_decides=self._decoder.prefill_decides, prompt_length=len(prompt.tokens)
-            )
+            drafted, rows = span.first_pass(prompt_decides=self._decoder.prefill_decides)
             embeddings = np.concatenate([embeddings, self.bundle.embeddings.rows(drafted)])
             rows = rows + len(prompt.tokens)
         logits = self._decoder.prefill(embeddings, prompt.image_mask, rows)

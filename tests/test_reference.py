@@ -59,14 +59,19 @@ def test_depth_takes_one_pass_plus_one_for_each_code_that_moved(model, bundles):
         previous = result.depth_codes if result.depth_codes is not None else previous
 
 
+@pytest.mark.parametrize("recipe", ["fp32", "int4"])
 @pytest.mark.parametrize("model", MODELS)
-def test_a_still_scene_reasons_about_depth_in_one_pass(model, bundles):
-    policy = Policy.open(bundles(model))
-    first = next(case for case in load_cases(model) if case.depth == "full")
-    codes = play(policy, first).depth_codes
-    again = policy.act(first.images, first.meta["task"], first.arrays["state"], depth="incremental")
-    assert (again.depth_passes, again.changed_cells) == (1, 0)
-    np.testing.assert_array_equal(again.depth_codes, codes)
+def test_a_still_scene_reasons_about_depth_in_one_pass(model, recipe, bundles):
+    policy = Policy.open(bundles(model, recipe))
+    case = next(case for case in load_cases(model) if case.depth == "full")
+    lengths = []
+    for task in ("a", "aq"):
+        first = policy.act(case.images, task, case.arrays["state"], depth="full")
+        again = policy.act(case.images, task, case.arrays["state"], depth="incremental")
+        assert (again.depth_passes, again.changed_cells) == (1, 0)
+        np.testing.assert_array_equal(again.depth_codes, first.depth_codes)
+        lengths.append(again.prompt_tokens)
+    assert lengths[1] == lengths[0] + 1  # an even prompt and an odd one
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -49,18 +49,20 @@ def test_passes_of_one_row_come_out_the_same_where_rows_need_not_be_paired(decod
         np.testing.assert_array_equal(one, other)
 
 
-def test_rows_that_ride_on_the_prompt_come_out_the_same(decoder):
+@pytest.mark.parametrize("prompt_rows", [40, 41])
+def test_rows_that_ride_on_the_prompt_come_out_the_same(decoder, prompt_rows):
     engine, _ = decoder
     if not engine.prefill_decides:
         pytest.skip("the prompt has weights of its own")
     random = np.random.default_rng(5)
     tokens = random.integers(0, 100, 8)
-    prompt = random.standard_normal((40, engine._model.width)).astype(np.float32)
-    image_mask = np.arange(40) < 20
-    engine.prefill(prompt, image_mask, np.zeros(0, np.int64))
-    apart = settle_in_passes(engine, 40, tokens, [])
+    prompt = random.standard_normal((prompt_rows, engine._model.width)).astype(np.float32)
     riding = np.concatenate([prompt, engine._embeddings.rows(tokens)])
-    logits = engine.prefill(riding, image_mask, 40 + np.arange(len(tokens)))
+    image_mask = np.arange(prompt_rows) < 20
+    engine.prefill(riding[: prompt_rows + 1], image_mask, np.zeros(0, np.int64))
+    apart = settle_in_passes(engine, prompt_rows, tokens, [])
+    logits = engine.prefill(riding, image_mask, prompt_rows + np.arange(len(tokens)))
+    assert engine.length == len(riding)
     np.testing.assert_array_equal(apart[0], logits)
-    cache = [np.concatenate(pair, axis=-1)[:, 40:] for pair in engine.keys_values()]
+    cache = [np.concatenate(pair, axis=-1)[:, prompt_rows:] for pair in engine.keys_values()]
     np.testing.assert_array_equal(apart[1], np.concatenate(cache))

@@ -56,7 +56,7 @@ def load_calibration(path: Path) -> dict[str, MotorCalibration]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise CalibrationError(
-            f"{path}: cannot be read ({getattr(error, "strerror", None) or error}); LeRobot keeps calibrations in "
+            f"{path}: cannot be read ({_cause(error)}); LeRobot keeps calibrations in "
             "~/.cache/huggingface/lerobot/calibration/robots"
         ) from error
     except (ValueError, RecursionError) as error:
@@ -155,3 +155,7 @@ def _motor(path: Path, joint: str, entry: object) -> MotorCalibration:
             f"{entry['range_max']}; calibrate the joint again"
         )
     return MotorCalibration(**entry)
+
+
+def _cause(error: OSError | UnicodeDecodeError) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

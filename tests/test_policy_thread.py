@@ -119,7 +119,7 @@ def test_policy_is_not_asked_on_stale_or_missing_inputs():
     rig = Rig(still)
     rig.thread.observe(ARM_STATE, 99.0)
     assert not rig.thread.call_once()
-    assert rig.thread.trouble == "servo state is 1000 ms old, limit 100"
+    assert rig.thread.trouble == "servo state is 1000 ms old, limit 100 ms"
     rig.thread.observe(ARM_STATE, 100.0)
     rig.cameras[1].frame = Frame(np.zeros((4, 4, 3), np.uint8), 98.0, 1)
     assert not rig.thread.call_once()

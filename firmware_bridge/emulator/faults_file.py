@@ -47,8 +47,10 @@ def load_faults(path: Path) -> Faults:
     """Read a faults file. Raises FaultsError with one line that names the file and the key."""
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise FaultsError(f"{path}: cannot be read ({getattr(error, "strerror", None) or error}); check the path") from error
+    except OSError as error:
+        raise FaultsError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except UnicodeDecodeError as error:
+        raise FaultsError(f"{path}: is not text ({error}); give YAML or JSON") from error
     try:
         content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (ValueError, RecursionError, yaml.YAMLError) as error:

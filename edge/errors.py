@@ -15,6 +15,14 @@ class ObservationError(EdgeError):
     """Images, state, task, norm tag or noise do not fit the bundle."""
 
 
+class ActionTokensError(EdgeError):
+    """An action tokenizer is damaged, or does not fit the chunk or the language model."""
+
+
+class UndecodableActionsError(ActionTokensError):
+    """Action tokens do not stand for a chunk of the wanted shape."""
+
+
 def one_line(error: Exception, most: int = 300) -> str:
     """Return an error's text on one line, cut to `most` characters; its kind when it has none."""
     text = " ".join(str(error).split()) or type(error).__name__

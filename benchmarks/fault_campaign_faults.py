@@ -20,8 +20,6 @@ NO_FAULT, EVERYTHING, GOALS = "none", "everything", "goals"
 KILLED, HUNG = "loop_killed", "loop_hung"
 LATE_TICK, POLICY_HANGS, POLICY_FAILS = "late_tick", "policy_hangs", "policy_fails"
 CAMERA_DIES = "camera_dies"
-# What befalls the program: see `fault_campaign_rig.py`.
-PROGRAM_KINDS = (LATE_TICK, POLICY_HANGS, POLICY_FAILS, CAMERA_DIES)
 CRASH_KINDS = (KILLED, HUNG)
 # Settings that are found when torque is asked for; a servo does not change them by itself.
 SETTING_KINDS = ("duplicate_id", "wrong_baud", "settings")

@@ -92,10 +92,6 @@ class Judge:
             self.found.broken_limits += 1
             self.found.note(f"{self._bus.now_s:.3f} s: on the wire: {broken[0]}")
 
-    def frame_cut(self) -> None:
-        """Forget half a frame: its sender died, and the servos give it up too."""
-        self._parser.reset()
-
     def let_through(self, goal: np.ndarray | None, broken: list[str]) -> None:
         """Take what the gate decided: a goal in joint units, and the limits it breaks."""
         self._allowed = None if goal is None else goal.copy()

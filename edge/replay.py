@@ -23,7 +23,6 @@ CARD_KEYS = (
     *("servos", "task", "depth", "control_hz"),
 )
 NO_END = "the program ended without saying why; killed, or the machine lost power"
-QUIET = ("pass", "not asked")
 
 
 def summarise(box: RecordedBox, last_s: float) -> dict[str, Any]:

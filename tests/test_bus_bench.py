@@ -45,7 +45,7 @@ def test_every_way_of_ours_reads_and_writes_on_the_emulated_bus(servos, buses, t
         bus.close()
 
 
-def test_two_arms_are_read_at_the_same_time(tmp_path):
+def test_a_cycle_gets_answers_from_both_arms(tmp_path):
     (way,) = our_ways(6, 2)
     with (
         emulated_bus(tmp_path / "left", 6) as left,

@@ -150,6 +150,16 @@ class Section:
             for index, value in enumerate(values)
         )
 
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Take a list of texts, at least one."""
+        values = self._take(key)
+        if not isinstance(values, list) or not values:
+            raise ProfileError(f"{self._at(key)}: {shown(values)} is not a list with texts")
+        for index, value in enumerate(values):
+            if not isinstance(value, str) or not value.isprintable() or not value:
+                raise ProfileError(f"{self._at(key)}[{index}]: {shown(value)} is not a text")
+        return tuple(values)
+
     def refuse_twins(self, key: str, values: list[str]) -> None:
         """Refuse a value that is listed twice under `key`."""
         for value in values:

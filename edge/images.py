@@ -90,12 +90,16 @@ def changed_cells(current: np.ndarray, previous: np.ndarray, cells: int) -> np.n
     A cell changed when the cosine of its raw pixels falls below 0.996 (MolmoAct2 release); cells of
     (almost) zero norm count as equal. `cells` is a square number.
     """
+    return np.asarray(cell_similarity(current, previous, cells) < CHANGE_SIMILARITY)
+
+
+def cell_similarity(current: np.ndarray, previous: np.ndarray, cells: int) -> np.ndarray:
+    """Return the cosine of the raw pixels of each depth cell; (cells,) float32, row by row."""
     side = round(cells**0.5)
     now, before = (_cell_vectors(image, side) for image in (current, previous))
     dot = np.sum(now * before, axis=-1)
     norm = np.linalg.norm(now, axis=-1) * np.linalg.norm(before, axis=-1)
-    similarity = np.where(norm < 1e-8, 1.0, dot / (norm + 1e-12))
-    return np.asarray(similarity < CHANGE_SIMILARITY).reshape(-1)
+    return np.where(norm < 1e-8, 1.0, dot / (norm + 1e-12)).reshape(-1)
 
 
 def _cell_vectors(image: np.ndarray, side: int) -> np.ndarray:

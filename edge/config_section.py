@@ -160,6 +160,13 @@ class Section:
                 raise ProfileError(f"{self._at(key)}[{index}]: {shown(value)} is not a text")
         return tuple(values)
 
+    def optional_texts(self, key: str) -> tuple[str, ...] | None:
+        """Take a list of texts, at least one, or null; the key itself must be there."""
+        if key in self._values and self._values[key] is None:
+            del self._values[key]
+            return None
+        return self.texts(key)
+
     def refuse_twins(self, key: str, values: list[str]) -> None:
         """Refuse a value that is listed twice under `key`."""
         for value in values:

@@ -1,13 +1,11 @@
 """The public model's side of a comparison: LeRobot's MolmoAct2 on CPU, in a process of its own.
 
-The model is LeRobot's, unchanged. Only two things are ours: the weights are read from the shards
-straight into a model without memory, so that loading never holds more than the model and a shard;
-and hooks note when each stage begins and ends.
+The model is LeRobot's, unchanged. Only two things are ours: the loading, which never holds more
+than the model and a shard; and hooks that note when each stage begins and ends.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -16,9 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from lerobot.policies.molmoact2.molmoact2_hf_model import modeling_molmoact2 as public
-from lerobot.policies.molmoact2.molmoact2_hf_model.configuration_molmoact2 import MolmoAct2Config
 from lerobot.policies.molmoact2.processor_molmoact2 import _load_local_molmoact2_processor
-from safetensors import safe_open
 
 from benchmarks.errors import PeerError
 from benchmarks.peer_job import (
@@ -34,8 +30,8 @@ from benchmarks.peer_job import (
     Scene,
     with_twins,
 )
-
-_INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
+from training.errors import TrainingError
+from training.model.load import load_model as load_trained_model
 
 
 def measure_lerobot(job: Job, scene: Scene) -> Answer:
@@ -192,40 +188,14 @@ class LeRobotModel:
 def load_model(checkpoint: Path, dtype: torch.dtype) -> torch.nn.Module:
     """Build LeRobot's model with the checkpoint's weights as `dtype`, ready to act.
 
-    Every tensor is copied out of its shard into memory of its own, as LeRobot's way of loading
-    leaves them too. Raises `PeerError` when the shards and the model do not name the same tensors.
+    It attends by the functions that its configuration names. Raises `PeerError` when the shards and
+    the model do not name the same tensors.
     """
-    config = MolmoAct2Config.from_pretrained(str(checkpoint))
-    config._name_or_path = str(checkpoint)  # where it looks for the norm stats
-    with torch.device("meta"):
-        model = public.MolmoAct2ForConditionalGeneration(config)
-    wanted, found = set(model.state_dict()), set()
-    for shard in _shards(checkpoint):
-        tensors = {}
-        with safe_open(shard, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118  (not a dict)
-                tensors[name] = _copied(file.get_tensor(name), dtype)
-        found |= set(tensors)
-        model.load_state_dict(tensors, strict=False, assign=True)
-    if wanted != found:
-        odd = sorted(wanted ^ found)
-        raise PeerError(
-            f"{checkpoint}: {len(odd)} tensors are not the public model's, such as {odd[0]}; "
-            "compare with a checkpoint in the released layout"
-        )
+    try:
+        model = load_trained_model(checkpoint, dtype, fast_attention=False)
+    except TrainingError as error:
+        raise PeerError(str(error)) from None
     return model.requires_grad_(False).eval()
-
-
-def _shards(checkpoint: Path) -> list[Path]:
-    index = checkpoint / _INDEX
-    if not index.is_file():
-        return [checkpoint / _SINGLE]
-    weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    return [checkpoint / name for name in sorted(set(weight_map.values()))]
-
-
-def _copied(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    return tensor.to(dtype, copy=True) if tensor.is_floating_point() else tensor.clone()
 
 
 def _stages(marks: dict[str, float], started: float, ended: float, depth: bool) -> dict[str, float]:

@@ -26,6 +26,15 @@ FOLDED_TIP_M = np.array([0.18, 0.0])
 PICK_PITCH_DEG = 80.0
 MAX_DRAWS = 10_000
 
+# The mark that a cube may be pushed to.
+MARK_RADIUS_M = 0.030
+MARK_RADIUS_FROM_PAN_M = (0.150, 0.265)
+MARK_BEARING_DEG = (-22.0, 60.0)
+PUSH_M = (0.070, 0.130)
+# Half as wide as a cube on its edge and the gripper need.
+PUSH_LANE_M = 0.045
+MARK_DRAWS = 300
+
 
 @dataclass(frozen=True, slots=True)
 class CubePose:
@@ -56,14 +65,54 @@ def sample_layout(seed: int) -> tuple[CubePose, ...]:
     raise RuntimeError(f"no layout of {len(CUBE_NAMES)} cubes found in {MAX_DRAWS} draws")
 
 
+def sample_mark(seed: int, cubes_m: np.ndarray, pushed: int) -> np.ndarray | None:
+    """Draw the mark (2,) for cube number `pushed` of `cubes_m` (n, 2), with a free way to it.
+
+    None where none was found: the others stand around the cube.
+    """
+    rng = np.random.default_rng((seed, 2))
+    start_m, others_m = cubes_m[pushed], np.delete(cubes_m, pushed, axis=0)
+    for _ in range(MARK_DRAWS):
+        angle_rad, way_m = rng.uniform(-np.pi, np.pi), rng.uniform(*PUSH_M)
+        direction = np.array([np.cos(angle_rad), np.sin(angle_rad)])
+        mark_m = start_m + way_m * direction
+        behind_m = start_m - PUSH_LANE_M * direction
+        if (
+            _is_for_marks(mark_m)
+            and _can_be_reached(behind_m)
+            and np.hypot(*(mark_m - BIN_M)) >= MIN_BIN_GAP_M
+            and min(_gap_to_way_m(other_m, behind_m, mark_m) for other_m in others_m) >= PUSH_LANE_M
+        ):
+            return mark_m
+    return None
+
+
+def _is_for_marks(spot_m: np.ndarray) -> bool:
+    offset_m = spot_m - [PAN_AXIS_X_M, 0.0]
+    bearing_deg = np.rad2deg(np.arctan2(offset_m[1], offset_m[0]))
+    inside = MARK_RADIUS_FROM_PAN_M[0] <= np.hypot(*offset_m) <= MARK_RADIUS_FROM_PAN_M[1]
+    inside &= MARK_BEARING_DEG[0] <= bearing_deg <= MARK_BEARING_DEG[1]
+    return bool(inside and _can_be_reached(spot_m))
+
+
+def _can_be_reached(spot_m: np.ndarray) -> bool:
+    return all(
+        joints_for_tip_deg(np.array([*spot_m, z_m]), PICK_PITCH_DEG) is not None
+        for z_m in (0.01, 0.09)
+    )
+
+
+def _gap_to_way_m(spot_m: np.ndarray, start_m: np.ndarray, end_m: np.ndarray) -> float:
+    way_m = end_m - start_m
+    along = np.clip((spot_m - start_m) @ way_m / (way_m @ way_m), 0.0, 1.0)
+    return float(np.hypot(*(spot_m - start_m - along * way_m)))
+
+
 def _is_free(spot_m: np.ndarray, placed: list[CubePose]) -> bool:
     gaps_m = [float(np.hypot(spot_m[0] - cube.x_m, spot_m[1] - cube.y_m)) for cube in placed]
     return (
         all(gap_m >= MIN_CUBE_GAP_M for gap_m in gaps_m)
         and np.hypot(*(spot_m - BIN_M)) >= MIN_BIN_GAP_M
         and np.hypot(*(spot_m - FOLDED_TIP_M)) >= MIN_TIP_GAP_M
-        and all(
-            joints_for_tip_deg(np.array([*spot_m, z_m]), PICK_PITCH_DEG) is not None
-            for z_m in (0.01, 0.09)
-        )
+        and _can_be_reached(spot_m)
     )

@@ -7,7 +7,7 @@ processes, so the losses and gradients do not depend on how a step is cut up.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -228,8 +228,9 @@ class Objective(nn.Module):
         if self.losses.language > 0 and not speaks:
             touched = touched + self.model.lm_head(hidden[:1, 0]).float().sum()
         if self.losses.flow > 0 and not moves:
-            first = batch.numbers.new_zeros(1)
-            touched = touched + self._flow_losses(batch, first, keys_values).sum()
+            first, whole = batch.numbers.new_zeros(1), torch.zeros_like(batch.horizon_is_pad)
+            chunk = replace(batch, horizon_is_pad=whole)  # attending to nothing would give NaN
+            touched = touched + self._flow_losses(chunk, first, keys_values).sum()
         if "pixel_values" not in batch.model_inputs and self.model.vision_backbone is not None:
             touched = touched + _blank_picture(self.model).float().sum()
         return touched

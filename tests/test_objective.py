@@ -1,0 +1,327 @@
+"""What a pass over a batch gives, however the step is cut up and whatever the batch lacks."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("lerobot.policies.molmoact2")
+
+from test_objective_parity import assert_same_gradients
+
+from training.examples.batch import Batch
+from training.init.init_checkpoint import init_checkpoint
+from training.init.sizes import NANO
+from training.model.load import load_model
+from training.model.objective import Objective, StepTotals, step_totals
+from training.model.settings import DepthSettings, FlowSettings, LossSettings, SettingsError
+
+SEED = 3
+SIDE = 7  # tokens along one side of a picture
+PATCHES, POOLED = 169, 49
+DEPTH = DepthSettings(code_noise=0.1)
+FLOW = FlowSettings(samples=2)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("objective") / "nano"
+    init_checkpoint(folder, NANO, seed=2, dtype="fp32", max_shard_mib=100)
+    return folder
+
+
+@pytest.fixture
+def model(checkpoint):
+    return load_model(checkpoint)
+
+
+def a_batch(model, kinds, first_number=0):
+    """Make examples of the given kinds: `act`, `depth_act`, `discrete`, `question`, `text`."""
+    config, rng = model.config, np.random.default_rng(first_number)
+    rows, labels, pictures = [], [], 0
+    for kind in kinds:
+        images = {"text": 0, "question": 1}.get(kind, 2)
+        pictures += images
+        one = [config.image_start_token_id, *[config.image_patch_id] * POOLED]
+        prompt = [*one, config.image_end_token_id] * images + rng.integers(10, 200, 20).tolist()
+        answer = []
+        if kind == "depth_act":
+            codes = config.depth_token_start_id + rng.integers(0, 128, 100)
+            answer += [config.depth_start_token_id, *codes, config.depth_end_token_id]
+        if kind == "discrete":
+            words = config.action_token_start_id + rng.integers(0, 2048, 12)
+            answer += [config.action_start_token_id, *words, config.action_end_token_id]
+        if kind in ("question", "text"):
+            answer += rng.integers(10, 200, 5).tolist()
+        answer += [config.eos_token_id] if kind != "act" else []
+        rows.append(prompt + answer)
+        labels.append([-100] * len(prompt) + answer)
+    width, count = max(map(len, rows)), len(rows)
+    ids, targets = torch.zeros(count, width).long(), torch.full((count, width), -100)
+    mask = torch.zeros(count, width).long()
+    for index, (row, label) in enumerate(zip(rows, labels, strict=True)):
+        ids[index, : len(row)], targets[index, : len(row)] = torch.tensor(row), torch.tensor(label)
+        mask[index, : len(row)] = 1
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "token_type_ids": (ids == config.image_patch_id).long(),
+    }
+    if pictures:
+        pooling = np.full((POOLED, 4), -1)
+        for token in range(POOLED):
+            y, x = divmod(token, SIDE)
+            near = [(2 * y + dy, 2 * x + dx) for dy in (0, 1) for dx in (0, 1)]
+            inside = [row * 13 + column for row, column in near if row < 13 and column < 13]
+            pooling[token, : len(inside)] = inside
+        pixels = rng.uniform(-1, 1, (pictures, PATCHES, 588)).astype(np.float32)
+        inputs["pixel_values"] = torch.from_numpy(pixels)
+        inputs["image_token_pooling"] = torch.from_numpy(pooling).repeat(pictures, 1)
+        inputs["image_grids"] = torch.tensor([[SIDE, SIDE, 0, 0]]).repeat(pictures, 1)
+        inputs["image_num_crops"] = torch.ones(pictures).long()
+    moves = torch.tensor([kind in ("act", "depth_act", "discrete") for kind in kinds])
+    dims, late = torch.arange(32)[None] >= 6, torch.arange(30)[None] >= 25
+    actions = rng.uniform(-1, 1, (count, 30, 32)).astype(np.float32)
+    return Batch(
+        model_inputs=inputs,
+        labels=targets,
+        actions=torch.from_numpy(actions) * ~dims * moves[:, None, None],
+        dim_is_pad=dims.repeat(count, 1),
+        horizon_is_pad=late.repeat(count, 1),
+        has_actions=moves,
+        numbers=torch.arange(first_number, first_number + count),
+        sources=tuple(kinds),
+    )
+
+
+def rows_of(batch, rows):
+    """Cut rows out of a batch; every picture stays with its example."""
+    images = {"text": 0, "question": 1}
+    count = [images.get(kind, 2) for kind in batch.sources]
+    start = np.cumsum([0, *count])
+    inputs = {}
+    for name, value in batch.model_inputs.items():
+        if name in ("input_ids", "attention_mask", "token_type_ids"):
+            inputs[name] = value[rows]
+            continue
+        size = POOLED if name == "image_token_pooling" else 1
+        kept = [i for r in rows for i in range(start[r] * size, start[r + 1] * size)]
+        if kept:
+            inputs[name] = value[kept]
+    return dataclasses.replace(
+        batch,
+        model_inputs=inputs,
+        sources=tuple(batch.sources[r] for r in rows),
+        **{
+            name: getattr(batch, name)[rows]
+            for name in (
+                "labels",
+                "actions",
+                "dim_is_pad",
+                "horizon_is_pad",
+                "has_actions",
+                "numbers",
+            )
+        },
+    )
+
+
+def gradients(objective, batches, totals=None):
+    """Run a step of several passes; give the sum of the losses and the gradients by name."""
+    objective.zero_grad()
+    totals = totals or step_totals(batches)
+    losses = [objective(batch, totals) for batch in batches]
+    for part in losses:
+        part.loss.backward()
+    grads = {n: p.grad.clone() for n, p in objective.named_parameters() if p.grad is not None}
+    return sum(part.loss.item() for part in losses), grads
+
+
+def assert_close(ours, theirs, relative=1e-4):
+    assert ours.keys() == theirs.keys()
+    whole = torch.stack([grad.norm() for grad in theirs.values()]).norm()
+    for name, grad in theirs.items():
+        assert (ours[name] - grad).norm() <= relative * grad.norm() + 1e-6 * whole, name
+
+
+def test_a_step_cut_into_passes_has_the_same_loss_and_gradients(model):
+    kinds = ["act", "depth_act", "question", "discrete", "text"]
+    whole = a_batch(model, kinds)
+    objective = Objective(model, LossSettings(), FLOW, DEPTH, SEED).train()
+    loss, expected = gradients(objective, [whole])
+    parts = [rows_of(whole, rows) for rows in ([4, 2], [0], [3, 1])]
+    cut_loss, cut = gradients(objective, parts)
+    assert cut_loss == pytest.approx(loss, rel=1e-5)
+    assert_close(cut, expected)
+
+
+def test_padding_and_neighbours_do_not_matter(model):
+    kinds = ["act", "depth_act"]
+    batch = a_batch(model, kinds)
+    objective = Objective(model, LossSettings(), FLOW, DEPTH, SEED).train()
+    alone = objective(rows_of(batch, [0]), StepTotals(1.0, 1.0))
+    both = objective(batch, StepTotals(1.0, 1.0))
+    other = objective(rows_of(batch, [1]), StepTotals(1.0, 1.0))
+    assert both.flow.item() == pytest.approx(alone.flow.item() + other.flow.item(), rel=1e-5)
+
+
+def test_examples_without_a_chunk_do_not_count_for_the_flow(model):
+    batch = a_batch(model, ["act", "question", "discrete"])
+    objective = Objective(model, LossSettings(), FLOW, DEPTH, SEED)
+    assert step_totals([batch]).chunks == 2
+    with_question = objective(batch, StepTotals(1.0, 2.0)).flow
+    batch.actions[1] = float("nan")
+    assert torch.equal(objective(batch, StepTotals(1.0, 2.0)).flow, with_question)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "dead"), [(["text", "question"], "action_expert"), (["act", "act"], "lm_head")]
+)
+def test_a_batch_without_chunks_or_labels_reaches_only_what_it_can(model, kinds, dead):
+    batch = a_batch(model, kinds)
+    objective = Objective(model, LossSettings(), FlowSettings(insulation=False), DEPTH, SEED)
+    _, grads = gradients(objective, [batch])
+    assert grads
+    assert not any(dead in name for name in grads)
+
+
+def test_a_batch_with_nothing_to_learn_costs_nothing_and_can_go_backwards(model):
+    batch = a_batch(model, ["act"])
+    batch.has_actions[:] = False
+    loss, grads = gradients(Objective(model, LossSettings(), FLOW, DEPTH, SEED), [batch])
+    assert (loss, grads) == (0.0, {})
+
+
+@pytest.mark.parametrize("kinds", [["text", "text"], ["act"], ["question"]])
+def test_every_part_runs_when_processes_must_do_the_same_and_changes_no_gradient(model, kinds):
+    batch = a_batch(model, kinds)
+    flow = FlowSettings(insulation=False)
+    plain_loss, plain = gradients(Objective(model, LossSettings(), flow, DEPTH, SEED), [batch])
+    objective = Objective(model, LossSettings(), flow, DEPTH, SEED, every_part=True)
+    loss, grads = gradients(objective, [batch])
+    assert loss == pytest.approx(plain_loss, rel=1e-6)
+    assert {n for n, p in objective.named_parameters()} == set(grads)
+    assert_close({name: grads[name] for name in plain}, plain)
+    assert all(not grads[name].any() for name in grads.keys() - plain.keys())
+
+
+def test_recomputing_activations_changes_no_gradient(checkpoint):
+    losses = []
+    models = [load_model(checkpoint) for _ in range(2)]
+    for model, recompute in zip(models, (False, True), strict=True):
+        batch = a_batch(model, ["depth_act", "discrete"])
+        flow = FlowSettings(insulation=False)
+        objective = Objective(model, LossSettings(), flow, DEPTH, SEED, recompute=recompute)
+        losses.append(objective.train()(batch, step_totals([batch])).loss)
+        losses[-1].backward()
+    assert losses[0].item() == losses[1].item()
+    assert_same_gradients(models[1], models[0])
+
+
+def test_insulation_stops_the_experts_gradients_at_keys_and_values(model):
+    batch = a_batch(model, ["depth_act"])
+    losses = LossSettings(language=0.0)
+    _, grads = gradients(Objective(model, losses, FlowSettings(), DEPTH, SEED), [batch])
+    assert {name.split(".")[2] for name in grads} == {"action_expert", "action_expert_depth_gate"}
+
+
+def test_discrete_actions_and_the_end_of_the_answer_are_hidden_from_the_expert(model):
+    batch = a_batch(model, ["discrete"])
+    objective = Objective(model, LossSettings(), FLOW, DEPTH, SEED)
+    before = objective(batch, StepTotals(1.0, 1.0)).flow
+    config, ids = model.config, batch.model_inputs["input_ids"]
+    actions = (ids >= config.action_token_start_id) & (batch.labels != -100)
+    ids[actions] = torch.where(ids[actions] > 1000, ids[actions] - 1, ids[actions])
+    assert objective(batch, StepTotals(1.0, 1.0)).flow.item() == pytest.approx(before.item())
+    model.config.action_mode = model.model.config.action_mode = "continuous"
+    assert objective(batch, StepTotals(1.0, 1.0)).flow.item() != 0
+    visible = objective._visible(batch, torch.tensor([0]))[0]
+    assert not visible[batch.labels[0] != -100].any()
+    assert visible[batch.labels[0] == -100].all()
+
+
+def test_code_noise_swaps_inputs_of_learnt_codes_only_by_example_number(model):
+    batch = a_batch(model, ["depth_act", "discrete", "depth_act"])
+    objective = Objective(model, LossSettings(), FLOW, DepthSettings(code_noise=0.3), SEED).train()
+    ids, noisy = batch.model_inputs["input_ids"], objective._noisy_ids(batch)
+    changed = noisy != ids
+    codes = (ids >= 2944) & (ids < 2944 + 128)
+    assert not changed[~codes].any()
+    assert not changed[1].any()
+    share = changed[codes].float().mean()
+    assert 0.2 < share < 0.4
+    assert ((noisy[changed] >= 2944) & (noisy[changed] < 2944 + 128)).all()
+    assert torch.equal(objective._noisy_ids(rows_of(batch, [2]))[0], noisy[2])
+    assert torch.equal(objective.eval()._noisy_ids(batch), ids)
+
+
+def test_the_gate_is_the_reference_models(model):
+    backbone = model.model
+    for gate in backbone.action_expert_depth_gate:
+        torch.nn.init.normal_(gate.weight, std=0.5)
+    batch = a_batch(model, ["depth_act"])
+    seen = {}
+    backbone.action_expert.blocks[0].cross_attn.register_forward_hook(
+        lambda _m, _a, named, _o: seen.update(named), with_kwargs=True
+    )
+    objective = Objective(model, LossSettings(), FlowSettings(samples=1), DepthSettings(0.0), SEED)
+    objective(batch, step_totals([batch]))
+    outputs = backbone(**batch.model_inputs, use_cache=True)
+    states = backbone._extract_kv_states(outputs.past_key_values)
+    ids = batch.model_inputs["input_ids"]
+    visible = backbone._get_encoder_attention_mask(ids, batch.model_inputs["attention_mask"])
+    gate, mask = backbone._depth_gate_from_condition(
+        input_ids=ids, encoder_attention_mask=visible, layer_kv_states=states
+    )
+    assert 0 < gate[0].item() < 1
+    states = backbone._apply_depth_gate_to_layer_kv_states(states, mask, gate)
+    keys, values = backbone.action_expert._prepare_kv_context(states)[0]
+    torch.testing.assert_close(seen["kv_k"], keys, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(seen["kv_v"], values, rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_autocast_is_near_float32(model):
+    batch = a_batch(model, ["depth_act", "discrete", "question"])
+    objective = Objective(model, LossSettings(), FLOW, DEPTH, SEED).train()
+    exact = objective(batch, step_totals([batch]))
+    with torch.autocast("cpu", torch.bfloat16):
+        near = objective(batch, step_totals([batch]))
+    near.loss.backward()
+    assert near.language.item() == pytest.approx(exact.language.item(), rel=0.01)
+    assert near.flow.item() == pytest.approx(exact.flow.item(), rel=0.02)
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(grad.dtype == torch.float32 and grad.isfinite().all() for grad in grads)
+
+
+def test_a_flow_loss_without_an_expert_is_refused(model):
+    model.model.action_expert = None
+    with pytest.raises(SettingsError, match=r"no action expert; graft one or set losses\.flow"):
+        Objective(model, LossSettings(), FLOW, DEPTH, SEED)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: LossSettings(flow=-1.0), r"losses\.flow is -1\.0; must be at least 0"),
+        (lambda: LossSettings(language=0, flow=0), "both 0: nothing to learn"),
+        (lambda: LossSettings(token_weighting="x"), "'x'; choose one of: root_tokens, none"),
+        (lambda: FlowSettings(samples=0), r"flow\.samples is 0; must be at least 1"),
+        (lambda: FlowSettings(scale=1.0), "their sum at most 1"),
+        (lambda: DepthSettings(code_noise=1.0), "at least 0 and below 1"),
+        (lambda: DepthSettings(gate="all"), "none, shared, per-layer"),
+    ],
+)
+def test_settings_out_of_range_are_refused(make, message):
+    with pytest.raises(SettingsError, match=message):
+        make()

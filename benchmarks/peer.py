@@ -101,7 +101,7 @@ def measure_peers(
     with_llama, left_out = _with_llama(settings.llama, config)
     manifests = {path: read_manifest(path) for path in bundles}
     tags = parse_tags(
-        source.norm_stats, config.expert.max_horizon, config.expert.max_dim, config.n_obs_steps
+        source.norm_stats, config.max_action_horizon, config.max_action_dim, config.n_obs_steps
     )
     tag = choose_tag(tags, settings.norm_tag)
     cameras = len(tag.cameras) or settings.cameras

@@ -18,18 +18,32 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from edge.errors import BundleError, one_line
+from edge import action_tokens
+from edge.action_tokens import ActionTokenizer
+from edge.errors import ActionTokensError, BundleError, one_line
 from edge.external_data import check_external_data
 from edge.json_file import read_json
-from edge.manifest import MANIFEST_NAME, Manifest, ModelEntry, read_manifest
+from edge.manifest import (
+    ACTION_TOKENIZER,
+    CONTINUOUS,
+    DISCRETE,
+    MANIFEST_NAME,
+    Manifest,
+    ModelEntry,
+    read_manifest,
+)
 from edge.normalization import RobotTag, parse_tags
 from edge.prompt import IMAGE_TOKENS
 
 VISION, DECODER, CONTEXT, EXPERT = "vision.onnx", "decoder.onnx", "context.onnx", "expert.onnx"
 PREFILL = "prefill.onnx"  # only where the recipe gives long passes weights of their own
 EMBEDDINGS, TOKENIZER, NORM_STATS = "embeddings.bin", "tokenizer.json", "norm_stats.json"
-GRAPHS = (VISION, DECODER, CONTEXT, EXPERT)
+GRAPHS = (VISION, DECODER, CONTEXT, EXPERT)  # the last two for continuous actions only
 REQUIRED_FILES = (*GRAPHS, EMBEDDINGS, TOKENIZER, NORM_STATS)
+_ACTION_TOKENIZER_FILES = tuple(
+    f"{ACTION_TOKENIZER}/{name}"
+    for name in (action_tokens.TOKENIZER, action_tokens.PROCESSOR_CONFIG)
+)
 _CHUNK_BYTES = 4 << 20
 _MAX_STATS_BYTES = 64 << 20
 _SETTLED_S = 2.0  # a file changed more recently could change again within one clock tick
@@ -44,6 +58,7 @@ class Bundle:
     tokenizer: Tokenizer
     tags: dict[str, RobotTag]
     embeddings: EmbeddingTable
+    action_tokenizer: ActionTokenizer | None  # None without discrete actions
 
 
 class EmbeddingTable:
@@ -82,7 +97,7 @@ def open_bundle(path: str | Path, *, trust_memory: bool = True) -> Bundle:
     """
     path = Path(path)
     manifest = read_manifest(path)
-    for name in REQUIRED_FILES:
+    for name in _needed_files(manifest.model):
         if name not in manifest.files:
             raise BundleError(f"{path / MANIFEST_NAME}: files lacks {name}; build the bundle again")
     verify_files(path, manifest, trust_memory=trust_memory)
@@ -92,12 +107,39 @@ def open_bundle(path: str | Path, *, trust_memory: bool = True) -> Bundle:
     stats = read_json(path / NORM_STATS, _MAX_STATS_BYTES)
     tags = parse_tags(stats, model.max_action_horizon, model.max_action_dim, model.n_obs_steps)
     tokenizer = _open_tokenizer(path / TOKENIZER, manifest)
-    return Bundle(path, manifest, tokenizer, tags, EmbeddingTable(path / EMBEDDINGS, model))
+    action_tokenizer = None
+    if DISCRETE in model.actions:
+        action_tokenizer = _open_action_tokenizer(path / ACTION_TOKENIZER, model)
+    embeddings = EmbeddingTable(path / EMBEDDINGS, model)
+    return Bundle(path, manifest, tokenizer, tags, embeddings, action_tokenizer)
 
 
 def graph_files(manifest: Manifest) -> tuple[str, ...]:
     """Name the graphs of a bundle."""
-    return (*GRAPHS, PREFILL) if PREFILL in manifest.files else GRAPHS
+    graphs = GRAPHS if CONTINUOUS in manifest.model.actions else (VISION, DECODER)
+    return (*graphs, PREFILL) if PREFILL in manifest.files else graphs
+
+
+def _needed_files(model: ModelEntry) -> list[str]:
+    names = list(REQUIRED_FILES)
+    if CONTINUOUS not in model.actions:
+        names = [name for name in names if name not in (CONTEXT, EXPERT)]
+    if DISCRETE in model.actions:
+        names += _ACTION_TOKENIZER_FILES
+    return names
+
+
+def _open_action_tokenizer(folder: Path, model: ModelEntry) -> ActionTokenizer:
+    try:
+        tokenizer = ActionTokenizer.open(folder)
+    except ActionTokensError as error:
+        raise BundleError(str(error)) from None
+    if tokenizer.size > model.action_codes:
+        raise BundleError(
+            f"{folder}: {tokenizer.size} tokens, the checkpoint has {model.action_codes} action "
+            "tokens; the tokenizer belongs to another model"
+        )
+    return tokenizer
 
 
 def _open_tokenizer(path: Path, manifest: Manifest) -> Tokenizer:
@@ -123,6 +165,10 @@ def _open_tokenizer(path: Path, manifest: Manifest) -> Tokenizer:
             expected[f"<depth_{mark}>"] = getattr(tokens, f"depth_{mark}")
         for code in range(model.depth_codes):
             expected[f"<depth_{code}>"] = tokens.depth_first + code
+    if model.action_codes:
+        expected |= {"<action_start>": tokens.action_start, "<action_end>": tokens.action_end}
+        for code in range(model.action_codes):
+            expected[f"<action_{code}>"] = tokens.action_first + code
     for text, token in expected.items():
         found = tokenizer.token_to_id(text)
         if found is None or token not in (None, found):
@@ -144,7 +190,7 @@ def verify_files(path: Path, manifest: Manifest, *, trust_memory: bool = True) -
             status = file.lstat()
         except (OSError, ValueError):  # ValueError: no file can have this name
             raise BundleError(f"{file}: missing; copy or build the bundle again") from None
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(status.st_mode) or (path / ACTION_TOKENIZER).is_symlink():
             raise BundleError(
                 f"{file}: not a regular file; copy the bundle with what its links point to"
             )

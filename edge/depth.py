@@ -30,6 +30,7 @@ class SpanTokens:
     start: int
     first_code: int
     end: int
+    codes: int  # how many there are; columns of the logits that count
 
 
 class DepthSpan:
@@ -48,6 +49,7 @@ class DepthSpan:
         trust: Trust | None = None,
         *,
         pairs: bool = False,
+        goes_on: bool = False,
     ) -> None:
         """Start from `draft` (cells,) codes and `changed` (cells,) bool, which cells may move.
 
@@ -55,7 +57,8 @@ class DepthSpan:
         `trust`, which is told of every draft that was checked, drafts are mended on the way by what
         the model says behind a wrong one; without, there are never more passes than one and the
         cells that moved. With `pairs` every pass after the first has an even number of rows, as
-        `Decoder.row_pairs` asks for.
+        `Decoder.row_pairs` asks for. When the text `goes_on`, `logits_behind` is what the model
+        says after the end token.
         """
         self._cells = len(changed)
         self._draft = draft
@@ -68,7 +71,8 @@ class DepthSpan:
         self._tokens = tokens
         self._window = window
         self._trust = trust
-        self._pairs = pairs
+        self._pairs, self._goes_on = pairs, goes_on
+        self.logits_behind: np.ndarray | None = None
         self._sources = np.full(self._cells, Source.BEFORE)
         self._candidates = np.full((len(Source), self._cells), -1)  # codes by their source
         self._candidates[Source.BEFORE] = -1 if draft is None else self.codes
@@ -125,13 +129,18 @@ class DepthSpan:
         rows = rows[self._changed[rows]]
         self._stop_position, self._rows = stop, rows
         self.passes += int(stop > self.fed)
+        if self._goes_on and stop == self.length:
+            rows = np.append(rows, self.length - 1)
         return span[self.fed : stop], rows - self.fed
 
     def accept(self, logits: np.ndarray) -> None:
-        """Settle what the pass just run decides; `logits` is (wanted rows, codes).
+        """Settle what the pass just run decides; `logits` is (wanted rows, codes or more).
 
         Afterwards `fed` says how many span tokens the cache may keep.
         """
+        if len(logits) > len(self._rows):
+            self.logits_behind = logits[-1]  # of the last pass in the end, which settles everything
+        logits = logits[: len(self._rows), : self._tokens.codes]
         wanted = logits.argmax(axis=-1)
         fed = self.codes.copy()
         for index, (cell, preferred) in enumerate(zip(self._rows, wanted, strict=True)):

@@ -1,6 +1,6 @@
 """What the policy asks of an engine: three small protocols that any runtime can stand behind.
 
-The stages are vision (pictures to features), decoder (tokens to keys, values and depth logits) and
+The stages are vision (pictures to features), decoder (tokens to keys, values and logits) and
 expert (keys and values to a direction of motion). Arrays are float32 numpy unless stated.
 """
 
@@ -31,7 +31,9 @@ class Decoder(Protocol):
     def prefill(
         self, embeddings: np.ndarray, image_mask: np.ndarray, rows: np.ndarray
     ) -> np.ndarray:
-        """Start over with (T, width) embeddings; return logits (len(rows), codes) of some rows.
+        """Start over with (T, width) embeddings; return logits of some rows.
+
+        They are (len(rows), head rows), a column for each of `edge.manifest.head_tokens`.
 
         The first rows are the prompt, as many as `image_mask` is long: where that is True they see
         each other both ways, otherwise only back. Rows behind it may be cut off again; their sums

@@ -66,6 +66,6 @@ def _decoder_shapes(model: ModelEntry) -> tuple[Shapes, Shapes]:
     inputs |= {f"span_{k}.{i}": (1, "C", model.kv_width) for i in layers for k in _KINDS}
     outputs: Shapes = {f"{k}.{i}": (1, "T", model.kv_width) for i in layers for k in _KINDS}
     outputs["hidden"] = (1, "R", model.width)
-    if model.depth_codes:
-        outputs["logits"] = (1, "R", model.depth_codes)
+    if model.head_rows:
+        outputs["logits"] = (1, "R", model.head_rows)
     return inputs, outputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from edge.manifest import LayerEntry, read_manifest
+from edge.manifest import CONTINUOUS, DISCRETE, LayerEntry, read_manifest
 
 MIB = 1 << 20
 
@@ -18,14 +18,19 @@ def describe_bundle(path: Path) -> str:
     manifest = read_manifest(path)
     model, source, recipe = manifest.model, manifest.source, manifest.recipe
     depth = f"{model.depth_cells} cells of {model.depth_codes} codes, gate {model.depth_gate}"
+    ways = []
+    if CONTINUOUS in model.actions:
+        ways.append(f"by {model.flow_steps} flow steps of an expert {model.expert_width} wide")
+    if DISCRETE in model.actions:
+        ways.append(f"as {model.action_codes} tokens")
     total_bytes = sum(entry.size_bytes for entry in manifest.files.values())
     lines = [
         f"bundle   {path}  ({manifest.schema}, made by {manifest.created_by})",
         f"source   {source.name}, {source.dtype}, sha256 {source.sha256[:16]}",
         f"recipe   {recipe.name}, {len(recipe.layers)} matrices",
-        f"model    {model.layers} layers of {model.width}, expert {model.expert_width} wide, "
-        f"{model.flow_steps} flow steps",
-        f"actions  up to {model.max_action_horizon} of up to {model.max_action_dim} joints",
+        f"model    {model.layers} layers of {model.width}",
+        f"actions  up to {model.max_action_horizon} of up to {model.max_action_dim} joints, "
+        f"{' or '.join(ways)}",
         f"depth    {depth if model.depth_cells else 'the checkpoint has none'}",
         f"images   cut to {model.image.height}x{model.image.width} pixels",
         "",
@@ -37,12 +42,12 @@ def describe_bundle(path: Path) -> str:
         lines.append(_part_line(graph, [e for e in recipe.layers.values() if e.graph == graph]))
     if graphs:
         lines.append(_part_line("all", list(recipe.layers.values())))
-    lines += ["", f"{'file':<24}{'MiB':>10}  sha256"]
+    lines += ["", f"{'file':<38}{'MiB':>10}  sha256"]
     lines += [
-        f"{name:<24}{entry.size_bytes / MIB:>10.2f}  {entry.sha256[:16]}"
+        f"{name:<38}{entry.size_bytes / MIB:>10.2f}  {entry.sha256[:16]}"
         for name, entry in sorted(manifest.files.items())
     ]
-    lines.append(f"{'all':<24}{total_bytes / MIB:>10.2f}")
+    lines.append(f"{'all':<38}{total_bytes / MIB:>10.2f}")
     return "\n".join(lines)
 
 

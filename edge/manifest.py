@@ -8,14 +8,18 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 from edge.errors import BundleError, shown
 from edge.images import ImageLayout
 from edge.json_file import read_json
 from edge.manifest_limits import check_limits
 from edge.prompt import PromptFormat
 
-SCHEMA = "molmoact-edge.bundle.v1"
+SCHEMA = "molmoact-edge.bundle.v2"
 MANIFEST_NAME = "manifest.json"
+CONTINUOUS, DISCRETE = "continuous", "discrete"  # actions by the flow expert, or as tokens
+ACTION_TOKENIZER = "action_tokenizer"  # the only folder within a bundle, flat as well
 MAX_CAMERAS = 5  # the release trained on at most five pictures
 _MAX_MANIFEST_BYTES = 32 << 20
 
@@ -69,7 +73,9 @@ class ModelEntry:
     max_positions: int
     embedding_rows: int
     embedding_dtype: str  # float32 or bfloat16
-    expert_width: int
+    actions: tuple[str, ...]  # what the bundle can do: CONTINUOUS, DISCRETE, or both in this order
+    action_codes: int  # action tokens of the checkpoint; 0: none without discrete actions
+    expert_width: int  # 0 without continuous actions, as flow_steps
     max_action_horizon: int
     max_action_dim: int
     flow_steps: int
@@ -81,6 +87,11 @@ class ModelEntry:
     depth_gate: str  # none, single or per-layer
     image: ImageLayout
     prompt: PromptFormat
+
+    @property
+    def head_rows(self) -> int:
+        """Number of the tokens that can be asked for, see `head_tokens`."""
+        return self.depth_codes + (self.action_codes + 3 if self.action_codes else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +106,9 @@ class TokenEntry:
     depth_start: int | None
     depth_end: int | None
     depth_first: int | None
+    action_start: int | None
+    action_end: int | None
+    action_first: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +126,20 @@ class Manifest:
     def to_json(self) -> str:
         """Write the manifest as the JSON text that `parse_manifest` reads back."""
         return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+
+
+def head_tokens(model: ModelEntry, tokens: TokenEntry) -> np.ndarray:
+    """Return the token of each row of the head, (head_rows,) int64.
+
+    Depth codes come first, then the action codes, <action_start>, <action_end> and the end of turn.
+    """
+    parts = []
+    if model.depth_codes:
+        parts.append(np.arange(model.depth_codes) + tokens.depth_first)
+    if model.action_codes:
+        parts.append(np.arange(model.action_codes) + tokens.action_first)
+        parts.append(np.array([tokens.action_start, tokens.action_end, tokens.eos]))
+    return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
 def read_manifest(bundle: Path) -> Manifest:
@@ -133,7 +161,8 @@ def parse_manifest(payload: Any, path: Path) -> Manifest:
         )
     manifest = _record(Manifest, payload, str(path), "manifest")
     for name in manifest.files:
-        if name != Path(name).name or name in ("", ".", "..", MANIFEST_NAME):
+        plain = name.removeprefix(f"{ACTION_TOKENIZER}/")
+        if plain != Path(plain).name or name in ("", ".", "..", MANIFEST_NAME, ACTION_TOKENIZER):
             raise BundleError(f"{path}: files holds {shown(name)}; a plain file name is needed")
     check_limits(manifest, path)
     return manifest

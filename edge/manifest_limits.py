@@ -27,10 +27,11 @@ _MODEL_RANGES = {
     "rope_theta": (1.0, 1e12),
     "max_positions": (1, 1 << 18),
     "embedding_rows": (1, 1 << 24),
-    "expert_width": (1, 1 << 16),
+    "action_codes": (0, 1 << 16),
+    "expert_width": (0, 1 << 16),
     "max_action_horizon": (1, 1 << 12),
     "max_action_dim": (1, 1 << 10),
-    "flow_steps": (1, 1000),
+    "flow_steps": (0, 1000),
     "n_obs_steps": (1, 1 << 12),
     "depth_cells": (0, 1 << 14),
     "depth_codes": (0, 1 << 16),
@@ -51,6 +52,7 @@ _CHOICES = {
     "embedding_dtype": ("float32", "bfloat16"),
     "depth_gate": ("none", "single", "per-layer"),
 }
+_ACTIONS = (("continuous",), ("discrete",), ("continuous", "discrete"))
 _CROP_MODES = ("resize", "overlap-and-resize")
 
 
@@ -79,6 +81,7 @@ def check_model(model: ModelEntry, tokens: TokenEntry, path: Path) -> None:
     _one_of(path, "model.image.crop_mode", image.crop_mode, _CROP_MODES)
     _within(path, "model.prompt.state_bins", model.prompt.state_bins, *_STATE_BINS)
     _check_shapes(path, model)
+    _check_actions(path, model)
     _check_image(path, image)
     _check_tokens(path, tokens, model)
 
@@ -95,6 +98,19 @@ def _check_shapes(path: Path, model: ModelEntry) -> None:
     if (model.depth_cells > 0) != (model.depth_codes > 0):
         allowed = f"0 exactly when depth_cells is, which is {model.depth_cells}"
         raise _refusal(path, "model.depth_codes", model.depth_codes, allowed)
+
+
+def _check_actions(path: Path, model: ModelEntry) -> None:
+    if model.actions not in _ACTIONS:
+        allowed = " or ".join(str(list(names)) for names in _ACTIONS)
+        raise _refusal(path, "model.actions", list(model.actions), allowed)
+    needed = {"expert_width": "continuous", "flow_steps": "continuous", "action_codes": "discrete"}
+    for name, kind in needed.items():
+        value = getattr(model, name)
+        if (value > 0) != (kind in model.actions):
+            has = " and ".join(model.actions)
+            allowed = f"0 exactly when there are no {kind} actions; this bundle has {has}"
+            raise _refusal(path, f"model.{name}", value, allowed)
 
 
 def _check_image(path: Path, image: ImageLayout) -> None:
@@ -116,14 +132,20 @@ def _check_tokens(path: Path, tokens: TokenEntry, model: ModelEntry) -> None:
     rows = model.embedding_rows
     named = {"bos": tokens.bos, "eos": tokens.eos, "image_patch": tokens.image_patch}
     named |= {f"image[{index}]": token for index, token in enumerate(tokens.image)}
+    needed = {}
     depth = ("depth_output", "depth_start", "depth_end", "depth_first")
-    named |= {name: getattr(tokens, name) for name in depth}
+    action = ("action_start", "action_end", "action_first", "eos")
+    for names, field in ((depth, "depth_cells"), (action, "action_codes")):
+        named |= {name: getattr(tokens, name) for name in names}
+        if getattr(model, field):
+            needed |= dict.fromkeys(names, field)
+    counts = {"depth_first": model.depth_codes, "action_first": model.action_codes}
     for name, token in named.items():
-        if token is None and name in depth and model.depth_cells:
-            raise _refusal(path, f"tokens.{name}", token, "an id, because depth_cells is not 0")
         if token is not None:
-            last = rows - (model.depth_codes if name == "depth_first" else 1)
-            _within(path, f"tokens.{name}", token, 0, last)
+            _within(path, f"tokens.{name}", token, 0, rows - max(counts.get(name, 1), 1))
+        elif name in needed:
+            why = f"an id, because {needed[name]} is not 0"
+            raise _refusal(path, f"tokens.{name}", token, why)
     if tokens.image_patch not in tokens.image:
         raise _refusal(path, "tokens.image_patch", tokens.image_patch, "one of tokens.image")
 

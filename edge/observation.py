@@ -13,6 +13,7 @@ from edge.normalization import RobotTag
 
 DEPTH_MODES = ("off", "full", "incremental")
 DepthMode = Literal["off", "full", "incremental"]
+ActionsMode = Literal["continuous", "discrete"]
 _MAX_SIDE_PX = 8192
 
 

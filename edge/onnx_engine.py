@@ -9,7 +9,7 @@ import onnxruntime
 
 from edge.bundle import CONTEXT, DECODER, EXPERT, PREFILL, VISION, Bundle, EmbeddingTable
 from edge.engines import KeysValues
-from edge.errors import BundleError, ObservationError
+from edge.errors import ObservationError
 from edge.manifest import ModelEntry
 from edge.onnx_session import EngineSettings, Sessions, open_sessions, running
 from edge.pass_costs import PassCosts
@@ -22,10 +22,11 @@ _MEASURED_PAST_ROWS = 64
 
 def open_engines(
     bundle: Bundle, settings: EngineSettings
-) -> tuple[OnnxVision, OnnxDecoder, OnnxExpert]:
-    """Load every graph of a bundle; raise `BundleError`."""
+) -> tuple[OnnxVision, OnnxDecoder, OnnxExpert | None]:
+    """Load every graph of a bundle, the expert if it has one; raise `BundleError`."""
     sessions = open_sessions(bundle, settings)
-    return OnnxVision(sessions), OnnxDecoder(bundle, sessions), OnnxExpert(bundle, sessions)
+    expert = OnnxExpert(bundle, sessions) if EXPERT in sessions else None
+    return OnnxVision(sessions), OnnxDecoder(bundle, sessions), expert
 
 
 class OnnxVision:
@@ -66,7 +67,7 @@ class OnnxDecoder:
         """See `edge.engines.Decoder`."""
         count, wanted = len(image_mask), len(embeddings)
         self.length, self._prompt_length = 0, count
-        self._reserve(count + self._span_width)
+        self._reserve(max(count + self._span_width, wanted + 1))
         mask = np.tri(count, dtype=bool)
         mask |= image_mask[:, None] & image_mask[None, :]
         if self._prefill.pairs and wanted > count and wanted % 2:
@@ -77,6 +78,7 @@ class OnnxDecoder:
 
     def extend(self, tokens: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """See `edge.engines.Decoder`."""
+        self._reserve(self.length + len(tokens))
         return self._run(self._embeddings.rows(tokens), _NO_PROMPT, rows)
 
     def truncate(self, length: int) -> None:
@@ -107,10 +109,6 @@ class OnnxDecoder:
     def _run(self, embeddings: np.ndarray, mask: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Run one pass; `mask` (T0, T0) is that of the prompt rows, if any, that come first."""
         count, past, prompt = len(embeddings), self.length, self._prompt_length
-        if past + count > self._cache[0][0].shape[1]:
-            raise BundleError(
-                f"decoder: {past + count} rows exceed the cache of {self._cache[0][0].shape[1]}"
-            )
         graph = self._decode if past else self._prefill
         # Always as wide as the whole span: what changes between passes would change roundings.
         width = max(self._span_width, past + count - prompt)
@@ -133,8 +131,8 @@ class OnnxDecoder:
                 _bind_input(binding, f"past_{kind}.{index}", cache[:, before])
                 _bind_input(binding, f"span_{kind}.{index}", cache[:, behind])
                 _bind_output(binding, f"{kind}.{index}", cache[:, span])
-        logits = np.empty((1, len(rows), self._model.depth_codes), np.float32)
-        if self._model.depth_codes:
+        logits = np.empty((1, len(rows), self._model.head_rows), np.float32)
+        if self._model.head_rows:
             _bind_output(binding, "logits", logits)
         with running(graph.name):
             graph.session.run_with_iobinding(binding)
@@ -143,20 +141,25 @@ class OnnxDecoder:
         return logits[0]
 
     def _reserve(self, rows: int) -> None:
+        """Make room for `rows` in all; those in the cache stay."""
         if rows > self._model.max_positions:
             raise ObservationError(
-                f"decoder: the prompt needs {rows} positions, the model has "
+                f"decoder: the prompt needs {rows} positions with its answer, the model has "
                 f"{self._model.max_positions}; use fewer cameras or a shorter task"
             )
         if self._cache and rows <= self._cache[0][0].shape[1]:
             return
         rows = min(-(-rows // _CACHE_STEP_ROWS) * _CACHE_STEP_ROWS, self._model.max_positions)
-        shape = (1, rows, self._model.kv_width)
-        self._cache = []  # let go of the old buffers before asking for new ones
-        self._cache = [
-            (np.empty(shape, np.float32), np.empty(shape, np.float32))
-            for _ in range(self._model.layers)
-        ]
+        if not self._cache:
+            empty = np.empty((1, 0, self._model.kv_width), np.float32)
+            self._cache = [(empty, empty)] * self._model.layers
+        for index, pair in enumerate(self._cache):  # one layer at a time: both copies are large
+            self._cache[index] = tuple(self._longer(old, rows) for old in pair)
+
+    def _longer(self, old: np.ndarray, rows: int) -> np.ndarray:
+        new = np.empty((1, rows, self._model.kv_width), np.float32)
+        new[:, : self.length] = old[:, : self.length]
+        return new
 
 
 class OnnxExpert:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge.action_span import ActionSpan
 from edge.bundle import Bundle, open_bundle
 from edge.depth import DepthSpan, SpanTokens, settle
 from edge.draft_window import Acceptance, FixedWindow, MeasuredWindow, Trust, Window
@@ -23,8 +24,9 @@ from edge.engines import Decoder, Expert, Vision
 from edge.errors import BundleError, ObservationError, shown
 from edge.images import ImagePatches, changed_cells, cut_image
 from edge.inpainting import HeldActions
+from edge.manifest import CONTINUOUS, DISCRETE
 from edge.normalization import RobotTag, choose_tag
-from edge.observation import DepthMode, check_noise, check_observation, numbers
+from edge.observation import ActionsMode, DepthMode, check_noise, check_observation, numbers
 from edge.onnx_engine import EngineSettings, open_engines
 from edge.pass_costs import PassCosts
 from edge.profile import MEASURED, load_profile
@@ -48,11 +50,12 @@ class PolicyResult:
 
     actions: np.ndarray  # (n_action_steps, action_dim) float32, robot units, checkpoint joint frame
     depth_codes: np.ndarray | None  # (depth_cells,) int64
-    stages: dict[str, float]  # seconds per stage, keys STAGES
+    stages: dict[str, float]  # seconds per stage, keys STAGES; "expert" also stands for tokens
     depth_passes: int  # decoder passes that carried depth tokens
     changed_cells: int  # cells whose picture changed, so that their code was asked again
     moved_cells: int  # cells whose code came out different from the last call's; all without one
     prompt_tokens: int
+    action_tokens: np.ndarray | None  # (n,) int64 as written, with the end of turn; discrete only
 
 
 class Policy:
@@ -63,11 +66,13 @@ class Policy:
         bundle: Bundle,
         vision: Vision,
         decoder: Decoder,
-        expert: Expert,
+        expert: Expert | None,
         window: FixedWindow | PassCosts,
+        actions: ActionsMode | None = None,
     ) -> None:
         """Put the stages together; `window` bounds drafted passes, or says what passes cost."""
         self.bundle = bundle
+        self.actions = self._possible(actions or bundle.manifest.model.actions[0])
         self._vision, self._decoder, self._expert = vision, decoder, expert
         self._trust: Trust | None = None
         self._blind_trust: Trust | None = None
@@ -80,6 +85,7 @@ class Policy:
         else:
             self._window, self._blind_window = window, _ONE_BY_ONE
         self._model, self._tokens = bundle.manifest.model, bundle.manifest.tokens
+        self._action_span = ActionSpan(bundle) if bundle.action_tokenizer else None
         self._image_ids = np.array(self._tokens.image)
         self._previous: tuple[np.ndarray, np.ndarray] | None = None  # first picture, codes
         self._random = np.random.default_rng()
@@ -87,11 +93,17 @@ class Policy:
         self._reserved = sorted(token.content for token in added)
 
     @classmethod
-    def open(cls, bundle: str | Path, profile: Profile | str | Path | None = None) -> Policy:
+    def open(
+        cls,
+        bundle: str | Path,
+        profile: Profile | str | Path | None = None,
+        actions: ActionsMode | None = None,
+    ) -> Policy:
         """Verify and load a bundle; never downloads.
 
-        `profile` sets threads and draft window; None means all cores and no bound. Raises
-        `BundleError` or `ProfileError`.
+        `profile` sets threads and draft window; None means all cores and no bound. `actions` is
+        what calls do that do not say; None means continuous where the bundle can. Raises
+        `BundleError`, `ObservationError` or `ProfileError`.
         """
         if isinstance(profile, (str, Path)):
             profile = load_profile(profile)
@@ -105,7 +117,7 @@ class Policy:
                 window = decoder.measure_passes()
         elif board:
             window = FixedWindow(board.draft_window)
-        return cls(opened, vision, decoder, expert, window)
+        return cls(opened, vision, decoder, expert, window, actions)
 
     def reset(self) -> None:
         """Forget the previous frame and its depth codes."""
@@ -121,6 +133,7 @@ class Policy:
         noise: np.ndarray | None = None,
         committed: np.ndarray | None = None,
         committed_weights: np.ndarray | None = None,
+        actions: ActionsMode | None = None,
     ) -> PolicyResult:
         """Predict a chunk of actions.
 
@@ -131,37 +144,63 @@ class Policy:
 
         The first k returned actions are held to `committed`, (k, action_dim) in robot units and the
         checkpoint's joint frame; with `committed_weights`, (k,), those below 1 are only drawn to
-        it. See `edge.inpainting`. Raises `ObservationError`.
+        it. See `edge.inpainting`.
+
+        `actions` "continuous" integrates the flow, "discrete" writes action tokens, greedily; None
+        does what the policy was opened for. Tokens need no `noise`, and take no `committed`. Raises
+        `ObservationError`, and `UndecodableActionsError` when tokens do not stand for a chunk.
         """
         clock = time.perf_counter
         marks = [clock()]
         tag = choose_tag(self.bundle.tags, norm_tag)
         check_observation(images, state, tag, depth, self._model.depth_cells)
+        discrete = self._possible(actions or self.actions) == DISCRETE
         noise = self._noise(noise, tag)
         held = self._held(committed, committed_weights, tag)
+        if discrete and held is not None:
+            raise ObservationError(
+                "committed needs continuous actions: tokens are written without it; leave it out"
+            )
         pictures = [cut_image(image, self._model.image) for image in images]
         prompt = self._prompt(pictures, task, state, tag, depth != "off")
-        span = self._span(images[0], depth) if depth != "off" else None
+        span = self._span(images[0], depth, discrete) if depth != "off" else None
         marks.append(clock())
         features = self._encode(pictures)
         marks.append(clock())
-        self._prefill(prompt, features, span)
+        said = self._prefill(prompt, features, span, discrete)
         marks.append(clock())
         if span is not None:
             settle(self._decoder, span, len(prompt.tokens))
             self._previous = (np.array(images[0]), span.codes)
         marks.append(clock())
-        actions = self._flow(prompt, span, tag, noise, held)
+        if discrete:
+            said = said if span is None else span.logits_behind
+            written = self._action_span.write(self._decoder, said, tag.action_horizon)
+            chunk = self._action_span.chunk(written, tag.action_horizon, tag.action.dim)
+        else:
+            written, chunk = None, self._flow(prompt, span, tag, noise, held)
         marks.append(clock())
         return PolicyResult(
-            actions=actions,
+            actions=self._robot_actions(chunk, tag),
             depth_codes=span.codes.copy() if span else None,
             stages=dict(zip(STAGES, np.diff(marks).tolist(), strict=True)),
             depth_passes=span.passes if span else 0,
             changed_cells=span.changed_count if span else 0,
             moved_cells=span.moved_count if span else 0,
             prompt_tokens=len(prompt.tokens),
+            action_tokens=written,
         )
+
+    def _possible(self, actions: str) -> str:
+        possible = self.bundle.manifest.model.actions
+        if actions not in possible:
+            if actions not in (CONTINUOUS, DISCRETE):
+                raise ObservationError(f"actions is {shown(actions)}; choose {', '.join(possible)}")
+            raise ObservationError(
+                f"this bundle has no {actions} actions; use actions={possible[0]!r}, or build it "
+                f"with --actions {actions} from a checkpoint that has them"
+            )
+        return actions
 
     def _prompt(
         self,
@@ -187,16 +226,20 @@ class Policy:
         text = robot_text(words, bins, tag.setup, tag.control, pictures, with_depth, layout)
         return encode(self.bundle.tokenizer, text, self._tokens.bos, self._image_ids)
 
-    def _span(self, picture: np.ndarray, depth: DepthMode) -> DepthSpan:
+    def _span(self, picture: np.ndarray, depth: DepthMode, goes_on: bool) -> DepthSpan:
         cells, tokens = self._model.depth_cells, self._tokens
-        ids = SpanTokens(tokens.depth_start, tokens.depth_first, tokens.depth_end)
-        changed, pairs = np.ones(cells, bool), self._decoder.row_pairs
-        if self._previous is None:
-            return DepthSpan(None, changed, ids, self._blind_window, self._blind_trust, pairs=pairs)
-        before, codes = self._previous
-        if depth == "incremental":
-            changed = changed_cells(picture, before, cells)
-        return DepthSpan(codes, changed, ids, self._window, self._trust, pairs=pairs)
+        ids = SpanTokens(
+            tokens.depth_start, tokens.depth_first, tokens.depth_end, self._model.depth_codes
+        )
+        codes, changed = None, np.ones(cells, bool)
+        window, trust = self._blind_window, self._blind_trust
+        if self._previous is not None:
+            before, codes = self._previous
+            window, trust = self._window, self._trust
+            if depth == "incremental":
+                changed = changed_cells(picture, before, cells)
+        pairs = self._decoder.row_pairs
+        return DepthSpan(codes, changed, ids, window, trust, pairs=pairs, goes_on=goes_on)
 
     def _encode(self, pictures: list[ImagePatches]) -> np.ndarray:
         """Run the vision tower on all pictures at once; (image tokens, width) in prompt order."""
@@ -207,7 +250,13 @@ class Policy:
             first += picture.patches.shape[0] * picture.patches.shape[1]
         return self._vision.encode(crops, np.concatenate(pooling))
 
-    def _prefill(self, prompt: Prompt, features: np.ndarray, span: DepthSpan | None) -> None:
+    def _prefill(
+        self, prompt: Prompt, features: np.ndarray, span: DepthSpan | None, goes_on: bool
+    ) -> np.ndarray | None:
+        """Fill the cache; return the logits behind the prompt if the answer `goes_on` from there.
+
+        With a depth span in between the span keeps them.
+        """
         embeddings = self.bundle.embeddings.rows(prompt.tokens)
         patches = prompt.tokens == self._tokens.image_patch
         if np.count_nonzero(patches) != len(features):
@@ -216,7 +265,7 @@ class Policy:
                 f"{len(features)}; tokenizer or norm_stats.json is of another model"
             )
         embeddings[patches] += features
-        rows = np.zeros(0, np.int64)
+        rows = np.array([len(prompt.tokens) - 1] if goes_on else [], np.int64)
         if span is not None:
             drafted, rows = span.first_pass(prompt_decides=self._decoder.prefill_decides)
             embeddings = np.concatenate([embeddings, self.bundle.embeddings.rows(drafted)])
@@ -224,6 +273,8 @@ class Policy:
         logits = self._decoder.prefill(embeddings, prompt.image_mask, rows)
         if span is not None:
             span.accept(logits)
+            return None
+        return logits[0] if goes_on else None
 
     def _flow(
         self,
@@ -233,7 +284,7 @@ class Policy:
         noise: np.ndarray,
         held: HeldActions | None,
     ) -> np.ndarray:
-        """Integrate the flow from noise to actions with Euler steps; (n_action_steps, dim)."""
+        """Integrate the flow from noise to actions with Euler steps; (horizon, dim)."""
         model, tokens = self._model, self._tokens
         depth = prompt.tokens == (-1 if tokens.depth_output is None else tokens.depth_output)
         visible = np.ones(len(prompt.tokens), bool)
@@ -253,9 +304,13 @@ class Policy:
             if held is not None:
                 velocity = held.steer(velocity, actions, 1 - index / model.flow_steps)
             actions[..., padding] += step_size * velocity[..., padding]
-        first = model.n_obs_steps - 1
-        chunk = actions[0, first : first + tag.n_action_steps, : tag.action.dim]
-        return tag.action.unnormalize(chunk).astype(np.float32)
+        return actions[0, :, : tag.action.dim]
+
+    def _robot_actions(self, chunk: np.ndarray, tag: RobotTag) -> np.ndarray:
+        """Cut a chunk (horizon, dim) in model units to (n_action_steps, dim) in robot units."""
+        first = self._model.n_obs_steps - 1
+        wanted = chunk[first : first + tag.n_action_steps]
+        return tag.action.unnormalize(wanted).astype(np.float32)
 
     def _noise(self, noise: np.ndarray | None, tag: RobotTag) -> np.ndarray:
         shape = (1, tag.action_horizon, self._model.max_action_dim)

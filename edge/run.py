@@ -25,7 +25,7 @@ from edge.camera import close_cameras, open_cameras, wait_for_frames
 from edge.chunks import ChunkBuffer
 from edge.joints import JointIoError, JointReading
 from edge.loop import END_STOP, ControlLoop, LoopEnd
-from edge.manifest import MANIFEST_NAME
+from edge.manifest import DISCRETE, MANIFEST_NAME
 from edge.normalization import choose_tag
 from edge.policy import Policy
 from edge.policy_thread import PolicyCall, PolicyThread, Request
@@ -118,7 +118,10 @@ def run_robot(options: RunOptions, profile: Profile, open_arm: OpenArm, say: Say
             stack.enter_context(handling(number, lambda number, _: sys.exit(128 + number)))
         box = RunBox(options.black_box, profile, options.seconds, stack)
         say(f"opening {options.bundle}")
-        policy = Policy.open(options.bundle, profile=profile)
+        policy = Policy.open(options.bundle, profile=profile, actions=options.actions)
+        if policy.actions == DISCRETE:
+            profile = _without_commitment(profile)
+            say("actions are tokens: chunks are blended, not held to what the arm does meanwhile")
         _check_fit(policy, options, profile)
         access, world = _arm_access(options, profile, stack, say)
         recorder = Recorder() if options.record else None
@@ -149,6 +152,11 @@ def run_robot(options: RunOptions, profile: Profile, open_arm: OpenArm, say: Say
             output_error=output_error,
             policy_hangs=not thread.stop(0.0),
         )
+
+
+def _without_commitment(profile: Profile) -> Profile:
+    chunking = replace(profile.arm.real_time_chunking, hold_committed=False)
+    return replace(profile, arm=replace(profile.arm, real_time_chunking=chunking))
 
 
 def _check_fit(policy: Policy, options: RunOptions, profile: Profile) -> None:

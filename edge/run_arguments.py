@@ -6,6 +6,7 @@ import argparse
 import math
 from pathlib import Path
 
+from edge.manifest import CONTINUOUS, DISCRETE
 from edge.run_options import RunOptions
 
 DEPTH_MODES = ("off", "full", "incremental")
@@ -41,6 +42,11 @@ def add_run(commands: argparse._SubParsersAction) -> None:
     run.add_argument(
         "--depth", choices=DEPTH_MODES, default="off", help="depth reasoning (default off)"
     )
+    run.add_argument(
+        "--actions",
+        choices=(CONTINUOUS, DISCRETE),
+        help="by the flow expert, or as tokens (default: continuous where the bundle can)",
+    )
     run.add_argument("--norm-tag", help="which robot's statistics to use, when the bundle has many")
     run.add_argument("--seconds", type=_seconds, help="how long; without it until Ctrl-C")
     run.add_argument(
@@ -75,6 +81,7 @@ def run_options(args: argparse.Namespace) -> RunOptions:
         arrays=args.arrays,
         record=args.record,
         black_box=args.black_box,
+        actions=args.actions,
     )
 
 

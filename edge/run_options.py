@@ -33,6 +33,7 @@ class RunOptions:
     arrays: Path | None
     record: Path | None
     black_box: Path | None
+    actions: str | None = None  # continuous or discrete; None: what the bundle does by itself
 
 
 def check_options(options: RunOptions, profile: Profile) -> None:

@@ -19,6 +19,9 @@ from pathlib import Path
 from edge.bundle import EMBEDDINGS, NORM_STATS, TOKENIZER, file_sha256
 from edge.errors import BundleError
 from edge.manifest import (
+    ACTION_TOKENIZER,
+    CONTINUOUS,
+    DISCRETE,
     MANIFEST_NAME,
     SCHEMA,
     FileEntry,
@@ -26,8 +29,10 @@ from edge.manifest import (
     Manifest,
     ModelEntry,
     RecipeEntry,
+    head_tokens,
 )
 from edge.manifest_limits import check_model
+from quantization.actions import choose_actions, copy_action_tokenizer
 from quantization.checkpoint import Checkpoint
 from quantization.decoder import write_decoder
 from quantization.errors import BuildError
@@ -48,12 +53,16 @@ def build_bundle(
     rules: Sequence[Rule] = (),
     report: Callable[[str], object] = lambda line: None,
     progress: Callable[[int, int], object] = lambda read_bytes, all_bytes: None,
+    actions: str | None = None,
+    action_tokenizer: Path | None = None,
 ) -> Manifest:
     """Build `bundle_path` from a checkpoint folder; return the manifest that was written.
 
     `rules` come after the recipe's own and overrule them. `report` gets one line per finished part,
-    `progress` the bytes of a tensor just read and those of the whole checkpoint. Raises
-    `BuildError`; the output is whole or absent.
+    `progress` the bytes of a tensor just read and those of the whole checkpoint. `actions` is
+    "continuous", "discrete", "both", or None for all that can be had; discrete ones need a
+    tokenizer, `action_tokenizer` or the folder of that name in the checkpoint. Raises `BuildError`;
+    the output is whole or absent.
     """
     recipe = find_recipe(recipe_name).with_rules(rules)
     if bundle_path.exists():
@@ -62,14 +71,15 @@ def build_bundle(
         checkpoint_path, lambda size_bytes: progress(size_bytes, checkpoint.size_bytes())
     )
     dtype = _embedding_dtype(checkpoint, recipe)
-    model = _model_entry(checkpoint, dtype)
+    chosen = choose_actions(checkpoint, actions, action_tokenizer)
+    model = _model_entry(checkpoint, dtype, chosen.names)
     try:
         check_model(model, checkpoint.tokens, checkpoint.path)
     except BundleError as error:
         raise BuildError(f"no robot could open the bundle: {error}") from None
     with _building(bundle_path) as work:
         layers: dict[str, LayerEntry] = {}
-        for write in _writers(recipe):
+        for write in _writers(recipe, model, checkpoint):
             graph = write(checkpoint, work, recipe)
             files = graph.save()
             layers.update(graph.layers)
@@ -79,6 +89,8 @@ def build_bundle(
         report(f"embeddings: {(work / EMBEDDINGS).stat().st_size / 2**20:.1f} MiB {dtype}")
         shutil.copyfile(checkpoint.tokenizer_path, work / TOKENIZER)
         (work / NORM_STATS).write_text(json.dumps(checkpoint.norm_stats))
+        if DISCRETE in chosen.names:
+            copy_action_tokenizer(chosen.tokenizer, work / ACTION_TOKENIZER)
         manifest = Manifest(
             schema=SCHEMA,
             created_by=f"molmoact-edge {importlib.metadata.version('molmoact-edge')}",
@@ -87,8 +99,9 @@ def build_bundle(
             model=model,
             tokens=checkpoint.tokens,
             files={
-                path.name: FileEntry(path.stat().st_size, file_sha256(path))
-                for path in sorted(work.iterdir())
+                path.relative_to(work).as_posix(): FileEntry(path.stat().st_size, file_sha256(path))
+                for path in sorted(work.rglob("*"))
+                if path.is_file()
             },
         )
         (work / MANIFEST_NAME).write_text(manifest.to_json())
@@ -110,7 +123,7 @@ def _building(bundle_path: Path) -> Iterator[Path]:
         except BlockingIOError:
             raise BuildError(f"{bundle_path}: another build is writing it; wait for it") from None
         for leftover in work.iterdir():  # of a build that was killed
-            leftover.unlink()
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         try:
             yield work
         except BaseException:
@@ -120,11 +133,15 @@ def _building(bundle_path: Path) -> Iterator[Path]:
         os.close(handle)
 
 
-def _writers(recipe: Recipe) -> list[Callable[[Checkpoint, Path, Recipe], GraphWriter]]:
-    writers = [write_vision, write_decoder, write_context, write_expert]
+def _writers(
+    recipe: Recipe, model: ModelEntry, checkpoint: Checkpoint
+) -> list[Callable[[Checkpoint, Path, Recipe], GraphWriter]]:
+    head = head_tokens(model, checkpoint.tokens)
+    decoders = [partial(write_decoder, head=head)]
     if recipe.splits_prefill:
-        writers.insert(1, partial(write_decoder, name="prefill"))
-    return writers
+        decoders.insert(0, partial(write_decoder, head=head, name="prefill"))
+    expert = [write_context, write_expert] if CONTINUOUS in model.actions else []
+    return [write_vision, *decoders, *expert]
 
 
 def _embedding_dtype(checkpoint: Checkpoint, recipe: Recipe) -> str:
@@ -147,9 +164,12 @@ def _write_embeddings(checkpoint: Checkpoint, path: Path, dtype: str) -> None:
                 file.write(values.astype(dtype, copy=False).tobytes())
 
 
-def _model_entry(checkpoint: Checkpoint, embedding_dtype: str) -> ModelEntry:
+def _model_entry(
+    checkpoint: Checkpoint, embedding_dtype: str, actions: tuple[str, ...]
+) -> ModelEntry:
     config = checkpoint.config
-    text, expert = config.text, config.expert
+    text = config.text
+    expert = config.expert if CONTINUOUS in actions else None
     return ModelEntry(
         width=text.width,
         layers=text.layers,
@@ -159,16 +179,18 @@ def _model_entry(checkpoint: Checkpoint, embedding_dtype: str) -> ModelEntry:
         max_positions=text.max_positions,
         embedding_rows=text.vocab + text.added_vocab,
         embedding_dtype=embedding_dtype,
-        expert_width=expert.width,
-        max_action_horizon=expert.max_horizon,
-        max_action_dim=expert.max_dim,
-        flow_steps=expert.flow_steps,
+        actions=actions,
+        action_codes=config.action_codes if DISCRETE in actions else 0,
+        expert_width=expert.width if expert else 0,
+        max_action_horizon=config.max_action_horizon,
+        max_action_dim=config.max_action_dim,
+        flow_steps=expert.flow_steps if expert else 0,
         n_obs_steps=config.n_obs_steps,
         mask_action_dim_padding=config.mask_action_dim_padding,
         hide_eos_from_expert=config.hide_eos_from_expert,
         depth_cells=config.depth_cells,
         depth_codes=config.depth_codes,
-        depth_gate=config.depth_gate,
+        depth_gate=config.depth_gate if expert else "none",
         image=config.image,
         prompt=config.prompt,
     )
@@ -176,7 +198,7 @@ def _model_entry(checkpoint: Checkpoint, embedding_dtype: str) -> ModelEntry:
 
 def _flush(folder: Path) -> None:
     """Push every file to the disk before the rename: a power cut must not keep only the name."""
-    for path in [*folder.iterdir(), folder]:
+    for path in [*folder.rglob("*"), folder]:
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)

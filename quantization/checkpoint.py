@@ -47,8 +47,8 @@ class Checkpoint:
         try:
             tags = parse_tags(
                 self.norm_stats,
-                self.config.expert.max_horizon,
-                self.config.expert.max_dim,
+                self.config.max_action_horizon,
+                self.config.max_action_dim,
                 self.config.n_obs_steps,
             )
             json.dumps(self.norm_stats, allow_nan=False)
@@ -194,6 +194,11 @@ class Checkpoint:
             for key in ("output", "start", "end"):
                 depth[key] = token_id(f"<depth_{key}>", stated[f"depth_{key}_token_id"])
             depth["first"] = block("depth", config.depth_codes, stated["depth_token_start_id"])
+        action: dict[str, int | None] = dict.fromkeys(("start", "end", "first"))
+        if config.action_codes:
+            for key in ("start", "end"):
+                action[key] = token_id(f"<action_{key}>", stated[f"action_{key}_token_id"])
+            action["first"] = block("action", config.action_codes, stated["action_token_start_id"])
         return TokenEntry(
             bos=token_id(bos or eos),
             eos=stated["eos_token_id"],
@@ -203,6 +208,9 @@ class Checkpoint:
             depth_start=depth["start"],
             depth_end=depth["end"],
             depth_first=depth["first"],
+            action_start=action["start"],
+            action_end=action["end"],
+            action_first=action["first"],
         )
 
 

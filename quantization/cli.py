@@ -10,8 +10,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from edge.errors import BundleError
-from edge.manifest import Manifest
+from edge.manifest import ACTION_TOKENIZER, Manifest
 from firmware_bridge.command_line import CommandParser
+from quantization.actions import CHOICES
 from quantization.build import build_bundle
 from quantization.errors import BuildError
 from quantization.recipes import RECIPES, parse_rule
@@ -50,6 +51,18 @@ def build_parser() -> argparse.ArgumentParser:
         help="overrule the recipe for some matrices, for example 'vision/*=int8' or "
         "'decoder/blocks.0.*=int8-block32'; may be repeated, the last match decides",
     )
+    build.add_argument(
+        "--actions",
+        choices=CHOICES,
+        help="by the flow expert, as tokens, or both (default: all that the checkpoint can; "
+        "tokens need a tokenizer)",
+    )
+    build.add_argument(
+        "--action-tokenizer",
+        type=Path,
+        metavar="DIR",
+        help=f"folder of the action tokenizer (default: CHECKPOINT/{ACTION_TOKENIZER}, if there)",
+    )
     verify = commands.add_parser("verify", help="check every digest and shape of a bundle")
     verify.add_argument("bundle", type=Path)
     return parser
@@ -86,7 +99,14 @@ def _build(args: argparse.Namespace) -> Manifest:
 
         rules = [parse_rule(text) for text in args.rules]
         return build_bundle(
-            args.checkpoint, args.bundle, args.recipe, rules, report=bar.write, progress=advance
+            args.checkpoint,
+            args.bundle,
+            args.recipe,
+            rules,
+            report=bar.write,
+            progress=advance,
+            actions=args.actions,
+            action_tokenizer=args.action_tokenizer,
         )
 
 

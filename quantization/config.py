@@ -75,8 +75,6 @@ class ExpertConfig:
     qk_norm: bool
     qk_norm_eps: float
     rope: bool
-    max_horizon: int
-    max_dim: int
     flow_steps: int
 
 
@@ -86,9 +84,12 @@ class CheckpointConfig:
 
     vit: VitConfig
     text: TextConfig
-    expert: ExpertConfig
+    expert: ExpertConfig | None  # None: actions are tokens only
     image: ImageLayout
     prompt: PromptFormat
+    max_action_horizon: int
+    max_action_dim: int
+    action_codes: int  # action tokens; 0 when the checkpoint was not trained to write them
     n_obs_steps: int
     mask_action_dim_padding: bool
     hide_eos_from_expert: bool
@@ -103,14 +104,19 @@ def parse_config(config: dict[str, Any], processor: dict[str, Any]) -> Checkpoin
     """Read both JSON objects; raise `BuildError` with field and value when unsupported."""
     top = _Section(config, "config.json")
     top.only("model_type", "molmoact2")
-    top.only("add_action_expert", True, default=True)
     top.only("state_format", "discrete", default="discrete")
-    action_mode = top.choice("action_mode", ("continuous", "both"), default="both")
+    modes = ("continuous", "discrete", "both")
+    action_mode = top.choice("action_mode", modes, default="both")
+    has_expert = top.flag("add_action_expert", True)
+    if not has_expert and action_mode == "continuous":
+        top.refuse("add_action_expert", False, "true, because action_mode is 'continuous'")
     text = _parse_text(top.section("text_config"))
     vit = _parse_vit(top.section("vit_config"), top.section("adapter_config"), text.width)
-    expert = _parse_expert(top, text)
+    expert = None
+    if has_expert and action_mode != "discrete":
+        expert = _parse_expert(top, text)
     depth_gate = "none"
-    if top.flag("action_expert_depth_gate", False):
+    if expert is not None and top.flag("action_expert_depth_gate", False):
         per_layer = top.flag("action_expert_depth_gate_per_layer", False)
         depth_gate = "per-layer" if per_layer else "single"
     depth_cells = depth_codes = 0
@@ -132,6 +138,9 @@ def parse_config(config: dict[str, Any], processor: dict[str, Any]) -> Checkpoin
         expert=expert,
         image=image,
         prompt=prompt,
+        max_action_horizon=top.count("max_action_horizon", 30),
+        max_action_dim=top.count("max_action_dim", 32),
+        action_codes=0 if action_mode == "continuous" else top.count("num_action_tokens", 0, 0),
         n_obs_steps=top.count("n_obs_steps", 30),
         mask_action_dim_padding=top.flag("mask_action_dim_padding", True),
         hide_eos_from_expert=action_mode == "both",
@@ -147,6 +156,9 @@ def parse_config(config: dict[str, Any], processor: dict[str, Any]) -> Checkpoin
                 "depth_start_token_id",
                 "depth_end_token_id",
                 "depth_token_start_id",
+                "action_start_token_id",
+                "action_end_token_id",
+                "action_token_start_id",
                 "state_token_start_id",
                 "eos_token_id",
             )
@@ -248,8 +260,6 @@ def _parse_expert(top: _Section, text: TextConfig) -> ExpertConfig:
         qk_norm=section.flag("qk_norm", True),
         qk_norm_eps=section.number("qk_norm_eps", 1e-6),
         rope=section.flag("rope", True),
-        max_horizon=top.count("max_action_horizon", 30),
-        max_dim=top.count("max_action_dim", 32),
         flow_steps=top.count("flow_matching_num_steps", 10),
     )
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from quantization.attention import Attention
 from quantization.checkpoint import Checkpoint
+from quantization.errors import BuildError
 from quantization.graph import BOOL, FLOAT, INT64, GraphWriter
 from quantization.recipes import Recipe
 
@@ -21,7 +22,11 @@ _BLOCKS = "model.transformer.blocks"
 
 
 def write_decoder(
-    checkpoint: Checkpoint, directory: Path, recipe: Recipe, name: str = "decoder"
+    checkpoint: Checkpoint,
+    directory: Path,
+    recipe: Recipe,
+    head: np.ndarray,
+    name: str = "decoder",
 ) -> GraphWriter:
     """Write `decoder.onnx`, or the same graph under another name and with that name's formats.
 
@@ -31,10 +36,10 @@ def write_decoder(
     per layer `past_keys.i`, `past_values.i` (1, P, kv_width), the prompt (P = 0 where T0 > 0), and
     `span_keys.i`, `span_values.i` (1, C, kv_width), the span so far. Outputs per layer `keys.i`,
     `values.i` (1, T, kv_width), normalised and rotated as attention uses them; `hidden`
-    (1, R, width) after the final norm; `logits` (1, R, codes) over the depth codes when the
-    checkpoint reasons about depth.
+    (1, R, width) after the final norm; `logits` (1, R, len(head)) of the tokens in `head`, which
+    can be asked for, if there are any.
     """
-    config, text = checkpoint.config, checkpoint.config.text
+    text = checkpoint.config.text
     graph = GraphWriter(name, directory, recipe)
     kv_width = text.kv_heads * text.head_dim
     x = graph.input("embeddings", FLOAT, [1, "T", text.width])
@@ -61,9 +66,9 @@ def write_decoder(
         x = layer.finish(graph.op("Gather", x, rows, axis=1), mixed)
         final = checkpoint.tensor("model.transformer.ln_f.weight", (text.width,))
         graph.rms_norm(x, graph.weight("ln_f", final), text.norm_eps, out="then.hidden")
-        if config.depth_codes:
-            graph.linear("then.hidden", "head", _head(checkpoint), out="then.logits")
-            empty["else.logits"] = np.zeros((1, 0, config.depth_codes), np.float32)
+        if len(head):
+            graph.linear("then.hidden", "head", _head(checkpoint, head), out="then.logits")
+            empty["else.logits"] = np.zeros((1, 0, len(head)), np.float32)
             outputs.append("logits")
     with graph.branch() as no_nodes:
         for name, array in empty.items():
@@ -76,8 +81,8 @@ def write_decoder(
         graph.output(f"keys.{index}", FLOAT, [1, "T", kv_width])
         graph.output(f"values.{index}", FLOAT, [1, "T", kv_width])
     graph.output("hidden", FLOAT, [1, "R", text.width])
-    if config.depth_codes:
-        graph.output("logits", FLOAT, [1, "R", config.depth_codes])
+    if len(head):
+        graph.output("logits", FLOAT, [1, "R", len(head)])
     return graph
 
 
@@ -173,10 +178,15 @@ class _Layer:
         return f"blocks.{self._index}.{name}"
 
 
-def _head(checkpoint: Checkpoint) -> np.ndarray:
-    """The rows of the output head that can be asked for: the depth codes."""
-    config, text = checkpoint.config, checkpoint.config.text
-    first = checkpoint.tokens.depth_first
+def _head(checkpoint: Checkpoint, tokens: np.ndarray) -> np.ndarray:
+    """The output head's rows of some tokens, read in runs that follow each other."""
+    text = checkpoint.config.text
+    if tokens.max() >= text.vocab:
+        raise BuildError(
+            f"{checkpoint.path}: token {tokens.max()} can be asked for, but the head has "
+            f"{text.vocab} rows; the tokenizer is of another model"
+        )
     name = "model.transformer.wte.embedding" if text.tied_head else "lm_head.weight"
-    rows = slice(first, first + config.depth_codes)
-    return checkpoint.tensor(name, (text.vocab, text.width), rows)
+    runs = np.split(tokens, np.flatnonzero(np.diff(tokens) != 1) + 1)
+    rows = [slice(int(run[0]), int(run[-1]) + 1) for run in runs]
+    return np.concatenate([checkpoint.tensor(name, (text.vocab, text.width), x) for x in rows])

@@ -66,9 +66,10 @@ def write_expert(checkpoint: Checkpoint, directory: Path, recipe: Recipe) -> Gra
     (H, L) bool, and `cross_keys.i`, `cross_values.i` from the context graph. Output: `velocity`
     (1, H, max_action_dim), the flow's direction at time step / flow_steps.
     """
-    text, expert = checkpoint.config.text, checkpoint.config.expert
+    config, text, expert = checkpoint.config, checkpoint.config.text, checkpoint.config.expert
     graph = GraphWriter("expert", directory, recipe)
-    actions = graph.input("actions", FLOAT, [1, "H", expert.max_dim])
+    dim = config.max_action_dim
+    actions = graph.input("actions", FLOAT, [1, "H", dim])
     step = graph.input("step", INT64, [1])
     graph.input("cross_mask", BOOL, ["H", "L"])
     for index in range(text.layers):
@@ -90,18 +91,18 @@ def write_expert(checkpoint: Checkpoint, directory: Path, recipe: Recipe) -> Gra
             horizon,
             graph.constant([1]),
         )
-        for name, values in zip(("cos", "sin"), _rotation(expert), strict=True)
+        for name, values in zip(
+            ("cos", "sin"), _rotation(expert, config.max_action_horizon), strict=True
+        )
     ]
-    x = _linear(graph, checkpoint, actions, "action_embed", expert.width, expert.max_dim)
+    x = _linear(graph, checkpoint, actions, "action_embed", expert.width, dim)
     for index in range(text.layers):
         chunk = slice(index * _PER_BLOCK, (index + 1) * _PER_BLOCK)
         part = _Modulation(graph, modulation[chunk], squares[chunk])
         x = _block(graph, checkpoint, x, index, part, rotation)
     x = _Modulation(graph, modulation[-2:], squares[-2:]).norm(x, 0)
-    _linear(
-        graph, checkpoint, x, "final_layer.linear", expert.max_dim, expert.width, out="velocity"
-    )
-    graph.output("velocity", FLOAT, [1, "H", expert.max_dim])
+    _linear(graph, checkpoint, x, "final_layer.linear", dim, expert.width, out="velocity")
+    graph.output("velocity", FLOAT, [1, "H", dim])
     return graph
 
 
@@ -219,10 +220,10 @@ def _shared_projection(
     return x
 
 
-def _rotation(expert: ExpertConfig) -> tuple[np.ndarray, np.ndarray]:
+def _rotation(expert: ExpertConfig, horizon: int) -> tuple[np.ndarray, np.ndarray]:
     half = expert.width // expert.heads // 2
     inverse = 1.0 / np.float32(_ROPE_BASE) ** (np.arange(half, dtype=np.float32) / np.float32(half))
-    angles = np.arange(expert.max_horizon, dtype=np.float32)[:, None] * inverse
+    angles = np.arange(horizon, dtype=np.float32)[:, None] * inverse
     return np.cos(angles)[None], np.sin(angles)[None]
 
 

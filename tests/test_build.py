@@ -77,7 +77,7 @@ def nested(key, value):
         ("adapter_config.attn_implementation", "flex", "attn_implementation is 'flex'"),
         ("action_expert_config.causal_attn", True, "causal_attn is True"),
         ("action_expert_config.num_layers", 3, "num_layers is 3"),
-        ("action_mode", "discrete", "action_mode is 'discrete'"),
+        ("action_mode", "discrete", "action_tokenizer: missing; discrete actions need"),
         ("num_depth_codes", 15, "num_depth_codes is 15"),
         ("depth_token_start_id", 7, "gives <depth_0> the id 7"),
         ("eos_token_id", [1, 2], r"eos_token_id is \[1, 2\]"),

@@ -12,7 +12,7 @@ from edge.draft_window import Acceptance, FixedWindow, MeasuredWindow, Place, So
 from edge.pass_costs import PassCosts
 
 CODES, START, FIRST, END = 5, 100, 200, 101
-IDS = SpanTokens(START, FIRST, END)
+IDS = SpanTokens(START, FIRST, END, CODES)
 PROMPT = [1, 2, 3]
 
 

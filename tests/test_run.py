@@ -31,6 +31,8 @@ HOME_MODEL = np.array([0.0, 120.0, 120.0, 50.0, 0.0, 20.0])
 class FakePolicy:
     """Asks the arm to stay at home; its depth codes move in one cell per call."""
 
+    actions = "continuous"
+
     def __init__(self, cameras=("front", "wrist"), dim=6, error=None):
         normalizer = SimpleNamespace(dim=dim)
         tag = SimpleNamespace(name="tag", cameras=cameras, action=normalizer, state=normalizer)

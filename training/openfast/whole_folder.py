@@ -1,0 +1,36 @@
+"""A folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from training.errors import OutputExistsError
+
+
+def refuse_taken(out: Path) -> None:
+    """Raise OutputExistsError when `out` exists; ask before the work, not after it."""
+    if out.exists() or out.is_symlink():
+        raise OutputExistsError(out)
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """Give a hidden folder beside `out` to write into; it becomes `out` at the end.
+
+    Parents are made. After an error nothing stays. Raises OutputExistsError when `out` exists.
+    """
+    refuse_taken(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    hidden = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        yield hidden
+        hidden.chmod(0o755)  # mkdtemp makes it private
+        os.rename(hidden, out)
+    except BaseException:
+        shutil.rmtree(hidden, ignore_errors=True)
+        raise

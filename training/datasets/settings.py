@@ -26,6 +26,7 @@ _ROBOT_DEFAULTS: dict[str, Any] = {
     "styles": {ACT: 1.0},
     "depth": None,
     "depth_codes": "buffer",
+    "depth_interval": None,
     "discrete": False,
     "episodes": None,
     "cameras": None,
@@ -48,6 +49,7 @@ class RobotSettings:
     styles: Mapping[str, float]  # how often each style is drawn, relative to the others
     depth: Path | None  # its annotations
     depth_codes: str  # "buffer": carried codes where a cell did not change; "fresh": all anew
+    depth_interval: int | None  # frames between compared pictures; None = the annotations' default
     discrete: bool  # actions are also said as tokens
     episodes: tuple[int, int] | None  # first and past the last; None = all
     cameras: tuple[str, ...] | None  # feature keys in prompt order; None = the embodiment's
@@ -117,6 +119,7 @@ def _robot(section: Section, name: str) -> RobotSettings:
         styles=_styles(section.child("styles")),
         depth=_path(section.optional_text("depth")),
         depth_codes=section.text("depth_codes", ("buffer", "fresh")),
+        depth_interval=section.optional_integer("depth_interval", 1, 10_000),
         discrete=section.boolean("discrete"),
         episodes=episodes,
         cameras=section.optional_texts("cameras"),
@@ -125,6 +128,8 @@ def _robot(section: Section, name: str) -> RobotSettings:
     needs_depth = any(settings.styles.get(style, 0) > 0 for style in (DEPTH, DEPTH_ACT))
     if needs_depth and settings.depth is None:
         raise section.fail("depth", "null; styles with depth need the folder of the annotations")
+    if needs_depth and settings.shuffle_cameras:
+        raise section.fail("shuffle_cameras", "true; depth belongs to the first camera")
     section.finish()
     return settings
 

@@ -21,6 +21,8 @@ from training.examples.example import Example
 from training.examples.input_settings import InputSettings, open_tokenizer, read_input_settings
 
 IGNORED = -100  # the label of a token that is not learnt
+# What the model reads for each of a pixel's levels: mean and standard deviation are 0.5.
+_LEVELS = np.arange(256, dtype=np.float32) / np.float32(255) * np.float32(2) - np.float32(1)
 
 
 class ExampleError(TrainingError):
@@ -119,12 +121,12 @@ class Collator:
 def _image_inputs(images: list[ImagePatches]) -> dict[str, torch.Tensor]:
     if not images:
         return {}
-    patches = torch.from_numpy(np.concatenate([image.patches for image in images]))
+    patches = np.concatenate([image.patches for image in images])
     pooling = np.concatenate([image.pooling for image in images])
     grids = np.array([(*image.overview, *image.detail) for image in images], np.int64)
     crops = np.array([len(image.patches) for image in images], np.int64)
     return {
-        "pixel_values": patches.to(torch.float32) / 255.0 * 2.0 - 1.0,
+        "pixel_values": torch.from_numpy(_LEVELS[patches]),
         "image_token_pooling": torch.from_numpy(pooling),
         "image_grids": torch.from_numpy(grids),
         "image_num_crops": torch.from_numpy(crops),

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("lerobot.policies.molmoact2")
 
+from model_batches import a_batch, rows_of
 from test_objective_parity import assert_same_gradients
 
-from training.examples.batch import Batch
 from training.init.init_checkpoint import init_checkpoint
 from training.init.sizes import NANO
 from training.model.load import load_model
@@ -20,8 +17,6 @@ from training.model.objective import Objective, StepTotals, step_totals
 from training.model.settings import DepthSettings, FlowSettings, LossSettings, SettingsError
 
 SEED = 3
-SIDE = 7  # tokens along one side of a picture
-PATCHES, POOLED = 169, 49
 DEPTH = DepthSettings(code_noise=0.1)
 FLOW = FlowSettings(samples=2)
 
@@ -44,97 +39,6 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture
 def model(checkpoint):
     return load_model(checkpoint)
-
-
-def a_batch(model, kinds, first_number=0):
-    """Make examples of the given kinds: `act`, `depth_act`, `discrete`, `question`, `text`."""
-    config, rng = model.config, np.random.default_rng(first_number)
-    rows, labels, pictures = [], [], 0
-    for kind in kinds:
-        images = {"text": 0, "question": 1}.get(kind, 2)
-        pictures += images
-        one = [config.image_start_token_id, *[config.image_patch_id] * POOLED]
-        prompt = [*one, config.image_end_token_id] * images + rng.integers(10, 200, 20).tolist()
-        answer = []
-        if kind == "depth_act":
-            codes = config.depth_token_start_id + rng.integers(0, 128, 100)
-            answer += [config.depth_start_token_id, *codes, config.depth_end_token_id]
-        if kind == "discrete":
-            words = config.action_token_start_id + rng.integers(0, 2048, 12)
-            answer += [config.action_start_token_id, *words, config.action_end_token_id]
-        if kind in ("question", "text"):
-            answer += rng.integers(10, 200, 5).tolist()
-        answer += [config.eos_token_id] if kind != "act" else []
-        rows.append(prompt + answer)
-        labels.append([-100] * len(prompt) + answer)
-    width, count = max(map(len, rows)), len(rows)
-    ids, targets = torch.zeros(count, width).long(), torch.full((count, width), -100)
-    mask = torch.zeros(count, width).long()
-    for index, (row, label) in enumerate(zip(rows, labels, strict=True)):
-        ids[index, : len(row)], targets[index, : len(row)] = torch.tensor(row), torch.tensor(label)
-        mask[index, : len(row)] = 1
-    inputs = {
-        "input_ids": ids,
-        "attention_mask": mask,
-        "token_type_ids": (ids == config.image_patch_id).long(),
-    }
-    if pictures:
-        pooling = np.full((POOLED, 4), -1)
-        for token in range(POOLED):
-            y, x = divmod(token, SIDE)
-            near = [(2 * y + dy, 2 * x + dx) for dy in (0, 1) for dx in (0, 1)]
-            inside = [row * 13 + column for row, column in near if row < 13 and column < 13]
-            pooling[token, : len(inside)] = inside
-        pixels = rng.uniform(-1, 1, (pictures, PATCHES, 588)).astype(np.float32)
-        inputs["pixel_values"] = torch.from_numpy(pixels)
-        inputs["image_token_pooling"] = torch.from_numpy(pooling).repeat(pictures, 1)
-        inputs["image_grids"] = torch.tensor([[SIDE, SIDE, 0, 0]]).repeat(pictures, 1)
-        inputs["image_num_crops"] = torch.ones(pictures).long()
-    moves = torch.tensor([kind in ("act", "depth_act", "discrete") for kind in kinds])
-    dims, late = torch.arange(32)[None] >= 6, torch.arange(30)[None] >= 25
-    actions = rng.uniform(-1, 1, (count, 30, 32)).astype(np.float32)
-    return Batch(
-        model_inputs=inputs,
-        labels=targets,
-        actions=torch.from_numpy(actions) * ~dims * moves[:, None, None],
-        dim_is_pad=dims.repeat(count, 1),
-        horizon_is_pad=late.repeat(count, 1),
-        has_actions=moves,
-        numbers=torch.arange(first_number, first_number + count),
-        sources=tuple(kinds),
-    )
-
-
-def rows_of(batch, rows):
-    """Cut rows out of a batch; every picture stays with its example."""
-    images = {"text": 0, "question": 1}
-    count = [images.get(kind, 2) for kind in batch.sources]
-    start = np.cumsum([0, *count])
-    inputs = {}
-    for name, value in batch.model_inputs.items():
-        if name in ("input_ids", "attention_mask", "token_type_ids"):
-            inputs[name] = value[rows]
-            continue
-        size = POOLED if name == "image_token_pooling" else 1
-        kept = [i for r in rows for i in range(start[r] * size, start[r + 1] * size)]
-        if kept:
-            inputs[name] = value[kept]
-    return dataclasses.replace(
-        batch,
-        model_inputs=inputs,
-        sources=tuple(batch.sources[r] for r in rows),
-        **{
-            name: getattr(batch, name)[rows]
-            for name in (
-                "labels",
-                "actions",
-                "dim_is_pad",
-                "horizon_is_pad",
-                "has_actions",
-                "numbers",
-            )
-        },
-    )
 
 
 def gradients(objective, batches, totals=None):

@@ -8,6 +8,7 @@ new weights after it has read the checkpoint's.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -20,6 +21,9 @@ from safetensors import SafetensorError, safe_open
 from training.errors import TrainingError
 
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+# A checkpoint of a LoRA run: peft's two files, and what was trained in full beside them.
+ADAPTER_CONFIG, ADAPTERS = "adapter_config.json", "adapter_model.safetensors"
+TRAINED = "trained.safetensors"
 
 
 class CheckpointError(TrainingError):
@@ -27,20 +31,26 @@ class CheckpointError(TrainingError):
 
 
 def load_model(
-    folder: Path, dtype: torch.dtype = torch.float32, *, fast_attention: bool = True
+    folder: Path,
+    dtype: torch.dtype = torch.float32,
+    *,
+    fast_attention: bool = True,
+    residual_dropout: float | None = None,
+    base: Path | None = None,
 ) -> MolmoAct2ForConditionalGeneration:
     """Read a checkpoint, single or sharded, and give the model on the CPU in training mode.
 
     With `fast_attention` the decoder and the image encoder attend by PyTorch's fused function
     whatever the configuration names; the connector keeps the one it was trained with, because the
-    two ways of pooling treat padding differently. Raises CheckpointError.
+    two ways of pooling treat padding differently. `residual_dropout` replaces the decoder's. LoRA
+    adapters are merged into their base, which is `base` or the one that they name. Raises
+    CheckpointError.
     """
-    model = empty_model(folder, fast_attention=fast_attention)
-    wanted, found = set(model.state_dict()), set()
-    for shard in _shards(folder):
-        tensors = _read(shard, dtype)
-        found |= set(tensors)
-        model.load_state_dict(tensors, strict=False, assign=True)
+    model = empty_model(folder, fast_attention=fast_attention, residual_dropout=residual_dropout)
+    adapted = (folder / ADAPTER_CONFIG).is_file()
+    shards = [*_shards(base or _base(folder)), folder / TRAINED] if adapted else _shards(folder)
+    found = _read_into(model, shards, dtype)
+    wanted = set(model.state_dict())
     if wanted != found:
         odd = sorted(wanted ^ found)
         fault = "missing" if odd[0] in wanted else "too many"
@@ -49,20 +59,85 @@ def load_model(
             "compare with a checkpoint in the released layout"
         )
     _fill_rope_caches(model)
+    if adapted:
+        _merge_adapters(model, folder, dtype)
     return model.train()
 
 
-def empty_model(folder: Path, *, fast_attention: bool = True) -> MolmoAct2ForConditionalGeneration:
+def empty_model(
+    folder: Path, *, fast_attention: bool = True, residual_dropout: float | None = None
+) -> MolmoAct2ForConditionalGeneration:
     """Build the model that a checkpoint describes on the meta device: shapes, no memory."""
-    if not (folder / CONFIG).is_file():
-        raise CheckpointError(f"{folder}: no {CONFIG}; give the folder of a checkpoint")
+    read_config(folder)
     config = MolmoAct2Config.from_pretrained(str(folder))
     config._name_or_path = str(folder)  # where it looks for the norm stats
+    if residual_dropout is not None:
+        config.text_config.residual_dropout = residual_dropout
     if fast_attention:
         for part in (config.text_config, config.vit_config):
             part._attn_implementation = "sdpa"
     with torch.device("meta"):
         return MolmoAct2ForConditionalGeneration(config)
+
+
+def read_config(folder: Path) -> dict[str, object]:
+    """Read a checkpoint's config.json as it stands. Raises CheckpointError."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: no {CONFIG}; give the folder of a checkpoint")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not JSON ({error}); fetch it again") from None
+    if not isinstance(content, dict) or content.get("model_type") != "molmoact2":
+        raise CheckpointError(f"{path}: model_type is not molmoact2; give a MolmoAct2 checkpoint")
+    return content
+
+
+def _base(folder: Path) -> Path:
+    """Find the checkpoint that adapters were trained beside."""
+    name = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    base = Path(name["base_model_name_or_path"])
+    if not base.is_dir():
+        raise CheckpointError(
+            f"{folder}: its adapters belong to {base}, which is not there; name the folder with "
+            "molmoact-train merge --base"
+        )
+    return base
+
+
+def _read_into(
+    model: MolmoAct2ForConditionalGeneration, shards: Iterable[Path], dtype: torch.dtype
+) -> set[str]:
+    """Give the model the shards' tensors, later ones over earlier ones; return their names."""
+    found: set[str] = set()
+    for shard in shards:
+        tensors = _read(shard, dtype)
+        found |= set(tensors)
+        try:
+            model.load_state_dict(tensors, strict=False, assign=True)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{shard}: does not fit config.json: {reason[:200]}") from None
+    return found
+
+
+def _merge_adapters(
+    model: MolmoAct2ForConditionalGeneration, folder: Path, dtype: torch.dtype
+) -> None:
+    import peft  # only here: reading plain checkpoints does without it
+
+    from training.model.adapt import merge
+
+    peft.inject_adapter_in_model(peft.LoraConfig.from_pretrained(str(folder)), model)
+    prefix = "base_model.model."
+    adapters = {n.removeprefix(prefix): t for n, t in _read(folder / ADAPTERS, dtype).items()}
+    result = peft.set_peft_model_state_dict(model, adapters)
+    lost = [name for name in result.missing_keys if ".lora_" in name]
+    if lost or result.unexpected_keys:
+        odd = sorted([*lost, *result.unexpected_keys])
+        raise CheckpointError(f"{folder / ADAPTERS}: {len(odd)} adapters do not fit, as {odd[0]}")
+    merge(model).requires_grad_(True)
 
 
 def _shards(folder: Path) -> list[Path]:

@@ -94,6 +94,15 @@ class Objective(nn.Module):
             model.gradient_checkpointing_enable({"use_reentrant": False})
             if model.vision_backbone is not None:
                 model.vision_backbone.gradient_checkpointing = True
+        self.train()
+
+    def train(self, mode: bool = True) -> Objective:
+        """Set training mode; a frozen half of the model stays as when it acts, without dropout."""
+        super().train(mode)
+        for part in (self.model.model.transformer, self.model.model.vision_backbone):
+            if part is not None and not any(p.requires_grad for p in part.parameters()):
+                part.eval()
+        return self
 
     def forward(self, batch: Batch, totals: StepTotals) -> StepLosses:
         """Give this pass's shares of the step whose totals are given."""

@@ -72,6 +72,15 @@ def bundles(tmp_path_factory):
     return bundle
 
 
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory):
+    """Give the folder of a LeRobot v3 dataset: three episodes, two cameras; not to be changed."""
+    pytest.importorskip("lerobot.datasets")
+    from tiny_dataset import write_tiny_dataset
+
+    return write_tiny_dataset(tmp_path_factory.mktemp("datasets") / "tiny")
+
+
 @pytest.fixture
 def own_cache(tmp_path, monkeypatch):
     """Keep what is remembered of good files to this test."""

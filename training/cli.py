@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from firmware_bridge.command_line import CommandParser
+from training.datasets import stats_command
 from training.errors import TrainingError
 from training.init.init_checkpoint import WrittenCheckpoint, init_checkpoint
 from training.init.safetensors_writer import BYTES_PER_VALUE
@@ -54,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="largest weight file, in MiB (default: 4768, which is 5 GB)",
     )
     init.set_defaults(run=_init)
-    for command in (run_command, plan_command, openfast_command):
+    for command in (run_command, plan_command, stats_command, openfast_command):
         command.add_parser(commands)
     return parser
 

@@ -159,7 +159,7 @@ def _check_camera(dataset: DatasetFiles, camera: str) -> None:
         )
     raise DatasetError(
         f"{dataset.folder}/meta/info.json: no camera {camera}; it has: "
-        f"{', '.join(dataset.cameras) or 'none'}. Name the cameras to use with 'cameras:'"
+        f"{', '.join(dataset.cameras) or 'none'}; name those to use: 'cameras' in a recipe, --cameras"
     )
 
 

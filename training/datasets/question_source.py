@@ -107,7 +107,7 @@ def _question(folder: Path, line: str, where: str) -> Question:
         values = json.loads(line)
     except ValueError as error:
         raise DatasetError(f"{where}: not JSON ({one_line(error)})") from None
-    if not isinstance(values, dict) or not _KEYS <= set(values):
+    if not isinstance(values, dict) or not set(values) >= _KEYS:
         raise DatasetError(f"{where}: {shown(values)}; an object with {', '.join(sorted(_KEYS))}")
     for key in ("question", "answer", "kind"):
         if not is_text(values[key]) or not values[key].strip():

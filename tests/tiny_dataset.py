@@ -1,0 +1,79 @@
+"""A LeRobot v3 dataset of a few seconds, written by LeRobot's own writer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+JOINTS = (
+    "shoulder_pan.pos",
+    "shoulder_lift.pos",
+    "elbow_flex.pos",
+    "wrist_flex.pos",
+    "wrist_roll.pos",
+    "gripper.pos",
+)
+CAMERAS = ("front", "wrist")
+HEIGHT_PX, WIDTH_PX = 48, 64
+TASKS = ("Put the red cube in the bin.", "Put the blue cube in the bin.")
+# Lift and elbow of a new calibration, in degrees.
+MIDDLE = np.array([3.0, -33.0, 34.0, 58.0, -11.0, 10.0], np.float32)
+SWING = np.array([20.0, 40.0, 40.0, 15.0, 10.0, 9.0], np.float32)
+
+
+def states(episode: int, frames: int) -> np.ndarray:
+    """Give the joints of an episode, (frames, 6) float32: a slow swing about the middle."""
+    phase = np.linspace(0, 2 * np.pi, frames, dtype=np.float32)[:, None]
+    return (MIDDLE + SWING * np.sin(phase + episode + np.arange(6))).astype(np.float32)
+
+
+def picture(camera: int, episode: int, frame: int) -> np.ndarray:
+    """Draw a smooth picture that tells camera, episode and frame apart, even after a codec."""
+    rows = np.linspace(0, 60, HEIGHT_PX)[:, None]
+    columns = np.linspace(0, 60, WIDTH_PX)[None, :]
+    base = rows + columns
+    return np.stack(
+        [base + 100 * camera, np.full_like(base, 60 * episode), np.full_like(base, 5.0 * frame)], -1
+    ).astype(np.uint8)
+
+
+def write_tiny_dataset(
+    folder: Path,
+    *,
+    lengths: tuple[int, ...] = (40, 36, 44),
+    tasks: tuple[str, ...] = TASKS,
+    fps: int = 30,
+    joints: tuple[str, ...] = JOINTS,
+    move=lambda values: values,  # of joints, for datasets of another convention
+    video: bool = True,
+) -> Path:
+    """Write one episode per length, tasks in turn; the action is the state two frames later."""
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    vector = {"dtype": "float32", "shape": (len(joints),), "names": list(joints)}
+    features = {"observation.state": vector, "action": dict(vector)}
+    for camera in CAMERAS:
+        features[f"observation.images.{camera}"] = {
+            "dtype": "video" if video else "image",
+            "shape": (HEIGHT_PX, WIDTH_PX, 3),
+            "names": ["height", "width", "channels"],
+        }
+    dataset = LeRobotDataset.create(
+        repo_id="tests/tiny",
+        fps=fps,
+        features=features,
+        root=folder,
+        robot_type="so101",
+        use_videos=video,
+    )
+    for episode, length in enumerate(lengths):
+        values = move(states(episode, length + 2))
+        for frame in range(length):
+            row = {"observation.state": values[frame], "action": values[frame + 2]}
+            for number, camera in enumerate(CAMERAS):
+                row[f"observation.images.{camera}"] = picture(number, episode, frame)
+            dataset.add_frame({**row, "task": tasks[episode % len(tasks)]})
+        dataset.save_episode()
+    dataset.finalize()
+    return folder

@@ -17,6 +17,7 @@ from training.errors import TrainingError
 from training.init.init_checkpoint import WrittenCheckpoint, init_checkpoint
 from training.init.safetensors_writer import BYTES_PER_VALUE
 from training.init.sizes import SIZES, size_by_name
+from training.model import merge_command
 from training.openfast import openfast_command
 from training.trainer import plan_command, run_command
 
@@ -55,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="largest weight file, in MiB (default: 4768, which is 5 GB)",
     )
     init.set_defaults(run=_init)
-    for command in (run_command, plan_command, stats_command, openfast_command):
+    for command in (run_command, plan_command, stats_command, openfast_command, merge_command):
         command.add_parser(commands)
     return parser
 

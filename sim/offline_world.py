@@ -175,6 +175,11 @@ class OfflineWorld:
             self.referee.look()
         return verdict
 
+    def limits(self) -> np.ndarray:
+        """Return the least and the greatest goals that the gate allows, (2, 6)."""
+        joints = self._profile.arm.joints
+        return np.array([[joint.low for joint in joints], [joint.high for joint in joints]])
+
     def truth(self) -> Truth:
         """Return what only a simulator knows."""
         return self.world.truth()

@@ -1,0 +1,296 @@
+"""The scripted expert: shows how a task is done, tick by tick, looking at the truth.
+
+    expert = Expert(world, task, np.random.default_rng(0))
+    for goal in expert.goals():
+        world.step(goal)
+
+It plans where the joints shall be and sends goals that far above as gravity lets the soft servos
+sag. What went wrong it sees, and tries again: a cube that slipped away is looked for where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import mujoco
+import numpy as np
+
+from sim.hand import joints_for_hand_deg, opening_direction, roll_for_deg
+from sim.joints import GRIPPER
+from sim.layout import BIN_M, CUBE_HALF_M
+from sim.motion import PEAK_VELOCITY, glide, minimum_jerk
+from sim.offline_world import OfflineWorld
+from sim.tasks import PUSH_TO_MARK, PUT_IN_BIN, TOUCH, Task, hand_touches
+
+ATTEMPTS = 4
+# Of the servos' position loop at P = 16 (firmware_bridge.emulator.drive): what a load costs.
+SAG_DEG_PER_NM = 7.39
+LET_GO_OF_START_S = 0.6
+
+HOVER_M, LIFT_M, LOW_M = 0.070, 0.085, 0.060
+PITCHES_DEG = (80.0, 75.0, 85.0, 70.0, 65.0, 60.0, 50.0)
+GRIP_M, TOUCH_M, PUSH_M = 0.012, 2 * CUBE_HALF_M - 0.006, 0.016
+OPEN_PERCENT, NEAR_PERCENT, CLOSED_PERCENT = 27.0, 19.0, 3.0
+SLOW_PERCENT_S = 12.0
+SQUEEZE_PERCENT = 3.0  # the gate takes 3.8 % against a cube for a blocked gripper
+GRIP_BESIDE_M, FINGERS_BESIDE_M, TIP_BESIDE_M = 0.009, -0.004, -0.0079
+# Kept free at the ends of the range for gravity and disturbances.
+SPARE_DEG = 3.0
+RAISED = np.array([0.0, -60.0, 60.0, 60.0, 0.0, 0.0])
+BIN_OVER_M, BIN_DROP_M, BIN_PITCH_DEG = 0.105, 0.075, 70.0
+HELD_M = 0.045
+# Room that the moving jaw needs beyond the cube.
+JAW_M, JAW_ROOM_M = 0.036, 0.030
+FINGER_HALF_M = 0.010
+PUSH_RUN_UP_M = 0.022
+PUSH_M_S = 0.11  # at its quickest
+BACK_OFF_M = 0.02
+
+
+class Unreachable(Exception):  # noqa: N818 - a place, not a mistake
+    """There is no pose of the hand at a spot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hand:
+    """How the hand is held at a spot: rolled, with a place beside its axis there, open so far."""
+
+    roll_deg: float
+    beside_m: float
+    percent: float
+
+
+class Expert:
+    """Does one task in one world; `looseness` says how far a goal may be disturbed now, 0..1."""
+
+    def __init__(
+        self, world: OfflineWorld, task: Task, rng: np.random.Generator, *, miss_m: float = 0.0
+    ) -> None:
+        """With `miss_m` it reaches beside the cube, as far as that, and gives up then."""
+        self.looseness = 0.0
+        self.attempts = 0
+        self._world = world
+        self._task = task
+        self._cube = world.cubes[task.colour]
+        self._others = [body for body in world.cubes.values() if body != self._cube]
+        self._speed = float(rng.uniform(0.8, 1.0))
+        angle_rad = rng.uniform(-np.pi, np.pi)
+        self._miss_m = miss_m * np.array([np.cos(angle_rad), np.sin(angle_rad), 0.0])
+        self._tick_s = 1.0 / world.rate_hz
+        self._low_deg, self._high_deg = world.limits()[:, :GRIPPER]
+        self._scratch = mujoco.MjData(world.world.model)
+        self._planned = world.reading().positions.copy()
+        self._start_error = -self._sag(self._planned)
+        self._ticks = 0
+
+    def goals(self) -> Iterator[np.ndarray]:
+        """Yield a goal (6,) a tick until the task is done or given up; step the world between.
+
+        Raises Unreachable.
+        """
+        todo = {TOUCH: self._touch, PUT_IN_BIN: self._put_in_bin, PUSH_TO_MARK: self._push}
+        for _ in range(1 if self._miss_m.any() else ATTEMPTS):
+            self.attempts += 1
+            yield from todo[self._task.kind]()
+            if self._world.succeeded or self._miss_m.any():
+                break
+        if not self._miss_m.any():
+            yield from self._wait(0.4)
+
+    def _touch(self) -> Iterator[np.ndarray]:
+        height_m = TOUCH_M - 0.004 * (self.attempts - 1)
+        hand = Hand(0.0, FINGERS_BESIDE_M, CLOSED_PERCENT)
+        yield from self._come_down(hand, height_m)
+        yield from self._wait(0.3)
+
+    def _put_in_bin(self) -> Iterator[np.ndarray]:
+        yield from self._grasp()
+        if self._miss_m.any():
+            return
+        yield from self._go([self._over_here(LIFT_M)], loose=0.3)
+        if not self._holds():
+            return
+        over = self._over_bin(BIN_OVER_M)
+        yield from self._go([over, self._over_bin(BIN_DROP_M)], loose=0.6)
+        if not self._holds():
+            return
+        yield from self._go([_with_gripper(self._planned, OPEN_PERCENT)])
+        yield from self._wait(0.2)
+        yield from self._go([_with_gripper(over, OPEN_PERCENT)], loose=0.5)
+
+    def _grasp(self) -> Iterator[np.ndarray]:
+        roll_deg = self._grasp_roll_deg(self._spot_m())
+        yield from self._come_down(Hand(roll_deg, GRIP_BESIDE_M, OPEN_PERCENT), GRIP_M)
+        yield from self._close()
+
+    def _come_down(self, hand: Hand, height_m: float) -> Iterator[np.ndarray]:
+        """Go over the cube and down on it."""
+        over = self._pose(hand, _at(self._spot_m(), HOVER_M), _at(self._spot_m(), height_m))
+        yield from self._go([*self._way_up(), over])
+        spot_m = self._spot_m()
+        yield from self._go([self._pose(hand, _at(spot_m, height_m))], loose=0.3)
+
+    def _close(self) -> Iterator[np.ndarray]:
+        """Close until the jaws press on something, or on each other."""
+        yield from self._go([_with_gripper(self._planned, NEAR_PERCENT)], loose=0.0)
+        step = SLOW_PERCENT_S * self._tick_s
+        while self._planned[GRIPPER] > CLOSED_PERCENT:
+            pressed = self._world.reading().positions[GRIPPER] - self._planned[GRIPPER]
+            if pressed >= SQUEEZE_PERCENT - step / 2:
+                break
+            self._planned[GRIPPER] -= step
+            yield self._goal(self._planned)
+        yield from self._wait(0.1)
+
+    def _push(self) -> Iterator[np.ndarray]:
+        spot_m = self._spot_m()
+        way_m = np.append(self._world.mark_m, 0.0) - [spot_m[0], spot_m[1], 0.0]
+        length_m = float(np.linalg.norm(way_m))
+        direction = way_m / length_m
+        roll_deg = roll_for_deg(spot_m, np.rad2deg(np.arctan2(direction[1], direction[0])), 180.0)
+        reach_m = self._half_width_m(direction) + FINGER_HALF_M
+        begin_m = spot_m - direction * (reach_m + PUSH_RUN_UP_M)
+        far_m = PUSH_RUN_UP_M + length_m
+        begin_m[2], end_m = PUSH_M, _at(begin_m + direction * far_m, PUSH_M)
+        hand = Hand(roll_deg, FINGERS_BESIDE_M, CLOSED_PERCENT)
+        over = self._pose(hand, _at(begin_m, HOVER_M), begin_m, end_m)
+        yield from self._go([*self._way_up(), over])
+        yield from self._go([self._pose(hand, begin_m, end_m)], loose=0.3)
+        pan_deg = self._planned[0]
+        for goal_m in (end_m, end_m - direction * BACK_OFF_M):
+            yield from self._draw_line(hand, pan_deg, begin_m, goal_m)
+            begin_m = goal_m
+        yield from self._go([self._over_here(HOVER_M)], loose=0.3)
+
+    def _draw_line(
+        self, hand: Hand, pan_deg: float, begin_m: np.ndarray, end_m: np.ndarray
+    ) -> Iterator[np.ndarray]:
+        """Move the fingertips along a line, to which `hand` is square at a pan of `pan_deg`."""
+        self.looseness = 0.0
+        speed_m_s = PUSH_M_S * self._speed
+        duration_s = PEAK_VELOCITY * float(np.linalg.norm(end_m - begin_m)) / speed_m_s
+        for tick in range(1, round(duration_s / self._tick_s) + 1):
+            share = minimum_jerk(tick * self._tick_s / duration_s)
+            # The hand keeps its direction on the desk while the pan turns under it.
+            turned = replace(hand, roll_deg=hand.roll_deg + self._planned[0] - pan_deg)
+            spot_m = begin_m + share * (end_m - begin_m)
+            self._planned = self._pose(turned, spot_m, begin_m, end_m)
+            yield self._goal(self._planned)
+
+    def _go(self, waypoints: list[np.ndarray], loose: float = 1.0) -> Iterator[np.ndarray]:
+        plan = glide(self._planned, waypoints, self._speed)
+        duration_s = plan.duration_s
+        for tick in range(1, int(np.ceil(duration_s / self._tick_s)) + 1):
+            t_s = tick * self._tick_s
+            share = min(1.0, t_s / duration_s)
+            self.looseness = loose * 16.0 * (share * (1.0 - share)) ** 2
+            self._planned = plan.at(t_s)
+            yield self._goal(self._planned)
+        self.looseness = 0.0
+
+    def _wait(self, duration_s: float) -> Iterator[np.ndarray]:
+        self.looseness = 0.0
+        for _ in range(round(duration_s / self._tick_s)):
+            yield self._goal(self._planned)
+
+    def _goal(self, planned: np.ndarray) -> np.ndarray:
+        """Return the goal with which the joints come to be where they are planned."""
+        self._ticks += 1
+        left = 1.0 - minimum_jerk(self._ticks * self._tick_s / LET_GO_OF_START_S)
+        return planned + self._sag(planned) + left * self._start_error
+
+    def _sag(self, planned: np.ndarray) -> np.ndarray:
+        world, scratch = self._world.world, self._scratch
+        scratch.qpos[:] = world.data.qpos
+        scratch.qpos[world.joint_qpos[:GRIPPER]] = np.deg2rad(planned[:GRIPPER])
+        mujoco.mj_fwdPosition(world.model, scratch)
+        mujoco.mj_fwdVelocity(world.model, scratch)
+        sag = scratch.qfrc_bias[world.joint_qvel] * SAG_DEG_PER_NM
+        sag[GRIPPER] = 0.0
+        return sag
+
+    def _pose(self, hand: Hand, spot_m: np.ndarray, *also_m: np.ndarray) -> np.ndarray:
+        """Return the pose with the hand at a spot, as steep as it can be there and at the others.
+
+        Raises Unreachable.
+        """
+        for pitch_deg in PITCHES_DEG:
+            poses = [
+                joints_for_hand_deg(aim_m, hand.roll_deg, hand.beside_m, pitch_deg)
+                for aim_m in (spot_m, *also_m)
+            ]
+            if all(pose is not None and self._is_allowed(pose) for pose in poses):
+                return np.append(poses[0], hand.percent)
+        raise Unreachable(f"the hand cannot be held over {spot_m}")
+
+    def _is_allowed(self, joints_deg: np.ndarray) -> bool:
+        return bool(
+            (joints_deg > self._low_deg + SPARE_DEG).all()
+            and (joints_deg < self._high_deg - SPARE_DEG).all()
+        )
+
+    def _way_up(self) -> list[np.ndarray]:
+        """Return what comes first where the hand is low: raise it before it is turned."""
+        if self._world.truth().tip_m[2] > LOW_M:
+            return []
+        return [self._over_here(HOVER_M)]
+
+    def _over_here(self, height_m: float) -> np.ndarray:
+        """Return a pose with the hand straight above where it is."""
+        hand = Hand(self._planned[4], TIP_BESIDE_M, self._planned[GRIPPER])
+        try:
+            return self._pose(hand, _at(np.array(self._world.truth().tip_m), height_m))
+        except Unreachable:
+            pose = RAISED.copy()
+            pose[[0, 4, GRIPPER]] = self._planned[[0, 4, GRIPPER]]
+            return pose
+
+    def _over_bin(self, height_m: float) -> np.ndarray:
+        joints = joints_for_hand_deg(_at(BIN_M, height_m), 0.0, GRIP_BESIDE_M, BIN_PITCH_DEG)
+        assert joints is not None
+        return np.append(joints, self._planned[GRIPPER])
+
+    def _grasp_roll_deg(self, spot_m: np.ndarray) -> float:
+        """Square to the cube's faces, and where the open jaw does not meet another cube."""
+        first_deg = roll_for_deg(spot_m, self._yaw_deg(), 90.0)
+        others_m = [self._body_m(body)[:2] for body in self._others]
+
+        def room_m(roll_deg: float) -> float:
+            jaw_m = (spot_m + JAW_M * opening_direction(spot_m, roll_deg))[:2]
+            return min(float(np.hypot(*(jaw_m - other_m))) for other_m in others_m)
+
+        rolls_deg = [first_deg, first_deg - np.copysign(90.0, first_deg)]
+        free = [roll_deg for roll_deg in rolls_deg if room_m(roll_deg) > JAW_ROOM_M]
+        return free[0] if free else max(rolls_deg, key=room_m)
+
+    def _half_width_m(self, direction: np.ndarray) -> float:
+        yaw_rad = np.deg2rad(self._yaw_deg())
+        angle_rad = np.arctan2(direction[1], direction[0]) - yaw_rad
+        return CUBE_HALF_M * float(abs(np.cos(angle_rad)) + abs(np.sin(angle_rad)))
+
+    def _holds(self) -> bool:
+        model = self._world.world.model
+        hand = [model.body(name).id for name in ("gripper", "jaw")]
+        lifted = self._body_m(self._cube)[2] > HELD_M
+        return lifted and hand_touches(self._world.world, model.body(self._cube).id, hand)
+
+    def _spot_m(self) -> np.ndarray:
+        return self._body_m(self._cube) + self._miss_m
+
+    def _body_m(self, body: str) -> np.ndarray:
+        return np.array(self._world.truth().cubes_m[body])
+
+    def _yaw_deg(self) -> float:
+        rotation = self._world.world.data.body(self._cube).xmat.reshape(3, 3)
+        return float(np.rad2deg(np.arctan2(rotation[1, 0], rotation[0, 0])))
+
+
+def _at(spot_m: np.ndarray, height_m: float) -> np.ndarray:
+    return np.array([spot_m[0], spot_m[1], height_m])
+
+
+def _with_gripper(pose: np.ndarray, percent: float) -> np.ndarray:
+    changed = np.array(pose)
+    changed[GRIPPER] = percent
+    return changed

@@ -1,0 +1,61 @@
+"""Where the joints must be for the hand to grip, touch or push at a spot, from above.
+
+`sim.reach` puts the fixed fingertip somewhere; the hand turns about an axis beside it, so a spot
+between the jaws moves when the wrist rolls. Here a spot is given by how far it lies from that axis
+towards the moving jaw.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sim.layout import PICK_PITCH_DEG
+from sim.reach import HAND_M, PAN_AXIS_X_M, joints_for_tip_deg
+
+# Of the fixed fingertip from the roll axis, and the angle between hand and forearm in so101.xml.
+TIP_FROM_AXIS_M = HAND_M[1]
+HAND_TWIST_DEG = 2.8
+
+
+def joints_for_hand_deg(
+    spot_m: np.ndarray, roll_deg: float, beside_m: float, pitch_deg: float = PICK_PITCH_DEG
+) -> np.ndarray | None:
+    """Return five body joints in degrees for a hand above `spot_m` (3,), or None out of reach.
+
+    The spot is at the height of the fingertips, `beside_m` from the roll axis towards the moving
+    jaw; `roll_deg` is the joint's.
+    """
+    spot_m = np.asarray(spot_m, dtype=np.float64)
+    pitch_rad = np.deg2rad(pitch_deg)
+    axis_m = spot_m
+    for _ in range(3):  # the bearing is that of the axis, which depends on it a little
+        bearing_rad = _bearing_rad(axis_m)
+        opening_rad = bearing_rad + np.deg2rad(roll_deg - HAND_TWIST_DEG)
+        axis_m = spot_m - beside_m * _direction(opening_rad)
+    tip_m = axis_m + TIP_FROM_AXIS_M * np.sin(pitch_rad) * _direction(_bearing_rad(axis_m))
+    tip_m[2] += TIP_FROM_AXIS_M * np.cos(pitch_rad)
+    return joints_for_tip_deg(tip_m, pitch_deg, roll_deg)
+
+
+def roll_for_deg(spot_m: np.ndarray, opening_deg: float, symmetry_deg: float) -> float:
+    """Return the roll for which the jaws open along a direction on the desk, give or take.
+
+    `opening_deg` is counter-clockwise from x; turning by `symmetry_deg` makes no difference, and
+    the roll nearest to zero is returned.
+    """
+    roll_deg = opening_deg - np.rad2deg(_bearing_rad(spot_m)) + HAND_TWIST_DEG
+    half_deg = symmetry_deg / 2.0
+    return float((roll_deg + half_deg) % symmetry_deg - half_deg)
+
+
+def opening_direction(spot_m: np.ndarray, roll_deg: float) -> np.ndarray:
+    """Return the direction (3,) on the desk in which the moving jaw opens."""
+    return _direction(_bearing_rad(spot_m) + np.deg2rad(roll_deg - HAND_TWIST_DEG))
+
+
+def _bearing_rad(spot_m: np.ndarray) -> float:
+    return float(np.arctan2(spot_m[1], spot_m[0] - PAN_AXIS_X_M))
+
+
+def _direction(angle_rad: float) -> np.ndarray:
+    return np.array([np.cos(angle_rad), np.sin(angle_rad), 0.0])

@@ -13,11 +13,13 @@ from pathlib import Path
 
 from firmware_bridge.command_line import CommandParser
 from training.datasets import stats_command
+from training.depth import depth_command
 from training.errors import TrainingError
 from training.init.init_checkpoint import WrittenCheckpoint, init_checkpoint
 from training.init.safetensors_writer import BYTES_PER_VALUE
 from training.init.sizes import SIZES, size_by_name
 from training.model import merge_command
+from training.molmoer import questions_command
 from training.openfast import openfast_command
 from training.trainer import plan_command, run_command
 
@@ -56,7 +58,15 @@ def build_parser() -> argparse.ArgumentParser:
         help="largest weight file, in MiB (default: 4768, which is 5 GB)",
     )
     init.set_defaults(run=_init)
-    for command in (run_command, plan_command, stats_command, openfast_command, merge_command):
+    for command in (
+        run_command,
+        plan_command,
+        stats_command,
+        openfast_command,
+        merge_command,
+        questions_command,
+        depth_command,
+    ):
         command.add_parser(commands)
     return parser
 

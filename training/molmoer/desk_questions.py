@@ -1,0 +1,173 @@
+"""Questions about one moment on the desk, answered from what the simulator knows.
+
+Where it is a close call no question is asked: every answer leaves a margin.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+
+from training.molmoer.desk import BIN, FRONT, WRIST, Desk, Outline, Place
+from training.molmoer.layouts import draw_layout, is_plain, is_within_reach, pose_freely
+from training.molmoer.points import point_text
+from training.molmoer.question import Question, Scene, Split, phrase
+
+OPENERS = ("", "Look at the desk. ", "Answer briefly. ", "Tell me. ")
+SIDE_MARGIN = 0.06  # of the picture's width, between left and right
+DEPTH_MARGIN_M = 0.03
+NEARER_MARGIN_M = 0.04
+SAME_PLACE_M = 0.10  # above a cube, the gripper is as good as there
+
+_SENTENCES = {
+    "pointing": ("Point to the {a}.", "Show the {a}."),
+    "side": (
+        "Is the {a} to the left or to the right of the {b}?",
+        "The {a}, is it left or right of the {b}?",
+    ),
+    "depth order": (
+        "Is the {a} in front of or behind the {b}?",
+        "The {a}, is it in front of or behind the {b}?",
+    ),
+    "counting": ("How many cubes are on the desk?", "Count the cubes."),
+    "nearer": ("Which is nearer to the {b}, the {a} or the {c}?", "Nearer to the {b}, {a} or {c}?"),
+    "farther": (
+        "Which is farther from the {b}, the {a} or the {c}?",
+        "Farther from the {b}, {a} or {c}?",
+    ),
+    "view": ("Which picture is from the {b} camera?", "Which one is from the {b} camera?"),
+    "reach": ("Can the gripper pick the {a} up?", "Is the {a} in reach of the gripper?"),
+}
+
+
+class Moment:
+    """The desk as it stands, with what questions need to know of it."""
+
+    def __init__(self, desk: Desk, places: tuple[Place, ...]) -> None:
+        self.cubes = tuple(place.name for place in places)
+        self.places = {place.name: place for place in places}
+        self.outlines: dict[str, Outline] = desk.outlines()
+        self.centres_m = dict(desk.centres_m())
+        self.tip_m = desk.tip_m
+        seen = desk.seen_from_front(np.stack(list(self.centres_m.values())))
+        self.from_camera_m = dict(zip(self.centres_m, seen[:, 2].tolist(), strict=True))
+
+    def distance_m(self, name: str, landmark: str) -> float:
+        """Give the distance of an object to "gripper" or "camera"."""
+        if landmark == "camera":
+            return self.from_camera_m[name]
+        return float(np.linalg.norm(self.centres_m[name] - self.tip_m))
+
+
+def desk_scene(desk: Desk, split: Split, rng: np.random.Generator) -> Scene:
+    """Lay a desk out and ask one question of every kind that it answers without doubt."""
+    while True:
+        places = draw_layout(split, rng)
+        desk.lay_out(places)
+        pose_freely(desk, rng)
+        desk.settle()
+        if is_plain(desk):
+            break
+    moment = Moment(desk, places)
+    asked = (ask(moment, split, rng) for ask in _ASKERS)
+    pictures = (desk.picture(FRONT), desk.picture(WRIST))
+    return Scene(pictures, tuple(question for question in asked if question is not None))
+
+
+def kinds() -> tuple[str, ...]:
+    """Name the kinds of questions asked here."""
+    return tuple(_SENTENCES)
+
+
+def pointing(moment: Moment, split: Split, rng: np.random.Generator) -> Question:
+    """Ask for the place of a cube or the bin in the front picture."""
+    name = str(rng.choice([*moment.cubes, BIN]))
+    outline = moment.outlines[name]
+    answer = point_text(*outline.centre, name)
+    return _question("pointing", split, rng, answer, a=name, radius=round(1000 * outline.radius))
+
+
+def side(moment: Moment, split: Split, rng: np.random.Generator) -> Question | None:
+    """Ask which side of another object one is on, as the front camera sees it."""
+    wanted = _toss(rng)
+    for a, b in _pairs([*moment.cubes, BIN], rng):
+        offset = moment.outlines[a].centre[0] - moment.outlines[b].centre[0]
+        if (offset if wanted else -offset) >= SIDE_MARGIN:
+            return _question("side", split, rng, "right" if wanted else "left", a=a, b=b)
+    return None
+
+
+def depth_order(moment: Moment, split: Split, rng: np.random.Generator) -> Question | None:
+    """Ask which of two objects is in front, that is nearer to the front camera."""
+    wanted = _toss(rng)
+    for a, b in _pairs([*moment.cubes, BIN], rng):
+        offset_m = moment.from_camera_m[a] - moment.from_camera_m[b]
+        if (-offset_m if wanted else offset_m) >= DEPTH_MARGIN_M:
+            answer = "in front" if wanted else "behind"
+            return _question("depth order", split, rng, answer, a=a, b=b)
+    return None
+
+
+def counting(moment: Moment, split: Split, rng: np.random.Generator) -> Question:
+    """Ask how many cubes there are."""
+    return _question("counting", split, rng, str(len(moment.cubes)))
+
+
+def nearer(moment: Moment, split: Split, rng: np.random.Generator) -> Question | None:
+    """Ask which of two cubes is nearer to, or farther from, the gripper or the camera."""
+    kind = "nearer" if _toss(rng) else "farther"
+    landmark = "gripper" if _toss(rng) else "camera"
+    for a, c in _pairs(list(moment.cubes), rng):
+        gap_m = moment.distance_m(a, landmark) - moment.distance_m(c, landmark)
+        if abs(gap_m) >= NEARER_MARGIN_M:
+            answer = a if (gap_m < 0) == (kind == "nearer") else c
+            return _question(kind, split, rng, answer, a=a, b=landmark, c=c)
+    return None
+
+
+def view(moment: Moment, split: Split, rng: np.random.Generator) -> Question:
+    """Show both cameras' pictures in any order and ask which one a camera took."""
+    del moment
+    order = [int(number) for number in rng.permutation(2)]
+    asked = int(rng.integers(2))
+    answer = str(order.index(asked) + 1)
+    camera = (FRONT, WRIST)[asked]
+    return _question("view", split, rng, answer, pictures=tuple(order), b=camera)
+
+
+def reach(moment: Moment, split: Split, rng: np.random.Generator) -> Question | None:
+    """Ask whether the gripper can pick a cube up from above."""
+    wanted = _toss(rng)
+    for name in rng.permutation(moment.cubes):
+        if is_within_reach(moment.places[str(name)]) is wanted:
+            return _question("reach", split, rng, "yes" if wanted else "no", a=str(name))
+    return None
+
+
+_Asker = Callable[[Moment, Split, np.random.Generator], Question | None]
+_ASKERS: tuple[_Asker, ...] = (pointing, side, depth_order, counting, nearer, view, reach)
+
+
+def _question(
+    kind: str,
+    split: Split,
+    rng: np.random.Generator,
+    answer: str,
+    *,
+    pictures: tuple[int, ...] = (0,),
+    radius: int | None = None,
+    **names: str,
+) -> Question:
+    text = phrase(_SENTENCES[kind], OPENERS, split, rng).format(**names)
+    return Question(kind, text, answer, pictures, radius)
+
+
+def _pairs(names: list[str], rng: np.random.Generator) -> list[tuple[str, str]]:
+    pairs = list(itertools.permutations(names, 2))
+    return [pairs[int(number)] for number in rng.permutation(len(pairs))]
+
+
+def _toss(rng: np.random.Generator) -> bool:
+    return bool(rng.random() < 0.5)

@@ -39,13 +39,15 @@ class Case:
 
 
 @lru_cache
-def load_cases(model: str) -> list[Case]:
+def load_cases(model: str, actions: str = "continuous") -> list[Case]:
     """Read the cases of one reference checkpoint, in the order in which they were made."""
     folder = REFERENCE / model
     with np.load(folder / "cases.npz") as file:
         arrays = dict(file)
     cases = []
     for meta in json.loads((folder / "cases.json").read_text())["cases"]:
+        if meta.get("actions", "continuous") != actions:
+            continue
         prefix = f"{meta['name']}."
         own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
         images = [arrays[name] for name in meta["images"]]

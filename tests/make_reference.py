@@ -7,7 +7,9 @@ starts. Needs Python 3.12 with `lerobot[molmoact2]==0.6.1`; the tests need only 
     PYTHONPATH=. python tests/make_reference.py three_cameras tests/reference/three_cameras
 
 writes OUT/checkpoint, OUT/cases.json (one entry per call, in order) and OUT/cases.npz (arrays named
-`frame0.camera0`, `<call>.state`, `<call>.noise`, `<call>.actions`, `<call>.depth_codes`, ...).
+`frame0.camera0`, `<call>.state`, `<call>.noise`, `<call>.actions`, `<call>.depth_codes`, ...). The
+case `action_tokens` also has calls with discrete actions; a random checkpoint does not write any,
+so its head is fitted to say what was made up for those calls (tests/steered_head.py).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import argparse
 import dataclasses
 import json
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +27,13 @@ import torch
 from lerobot.policies.molmoact2.modeling_molmoact2 import _strict_load_safetensors_weights
 from lerobot.policies.molmoact2.molmoact2_hf_model import modeling_molmoact2 as reference
 from lerobot.policies.molmoact2.processor_molmoact2 import _load_local_molmoact2_processor
+from steered_head import (
+    fit_action_tokenizer,
+    open_action_tokenizer,
+    smooth_chunk,
+    steer_head,
+    without_expert,
+)
 
 from training.init.init_checkpoint import init_checkpoint
 from training.init.norm_stats import NORM_TAG, STATE_QUANTILES
@@ -50,6 +60,22 @@ class Case:
     seed: int
     dtype: str = "fp32"
     max_shard_mib: float = 4768
+    n_action_steps: int | None = None  # of a chunk that are returned; None: all
+    discrete: bool = False  # the same calls once more, with action tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of the reference, ready to be made."""
+
+    name: str
+    frame: int
+    task: str
+    state: np.ndarray
+    noise_seed: int
+    depth: bool
+    actions: str
+    before: str | None  # the call whose depth codes it goes on from
 
 
 SMALL = ModelSize(
@@ -114,12 +140,21 @@ TILED = dataclasses.replace(
     depth_gate=DepthGate.SHARED,
     cameras=("front", "wrist"),
 )
+ACTION_TOKENS = dataclasses.replace(
+    SMALL,
+    name="action_tokens",
+    text=dataclasses.replace(SMALL.text, kv_heads=2),
+    expert=dataclasses.replace(SMALL.expert, horizon=8),
+    depth_gate=DepthGate.PER_LAYER,
+    cameras=("front", "wrist"),
+)
 
 CASES = {
     "three_cameras": Case(SMALL, frames=3, seed=1, dtype="bf16", max_shard_mib=0.5),
     "five_cameras": Case(FIVE_CAMERAS, frames=3, seed=2),
     "deep": Case(DEEP, frames=4, seed=3),
     "tiled": Case(TILED, frames=3, seed=4),
+    "action_tokens": Case(ACTION_TOKENS, frames=3, seed=5, n_action_steps=6, discrete=True),
 }
 
 
@@ -147,7 +182,17 @@ def main(argv: list[str] | None = None) -> int:
     )
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(RESIZE_THREADS)
-    entries, arrays = record_calls(case, args.out / "checkpoint")
+    checkpoint = args.out / "checkpoint"
+    if case.n_action_steps is not None:
+        stats = json.loads((checkpoint / "norm_stats.json").read_text())
+        stats["metadata_by_tag"][NORM_TAG]["n_action_steps"] = case.n_action_steps
+        (checkpoint / "norm_stats.json").write_text(json.dumps(stats, indent=2) + "\n")
+    rng = np.random.default_rng(case.seed)
+    frames = moving_scene(rng, len(case.size.cameras), case.frames)
+    calls = plan_calls(case, rng)
+    if case.discrete:
+        speak(checkpoint, case, frames, [call for call in calls if call.actions == "discrete"])
+    entries, arrays = record_calls(case, checkpoint, frames, calls)
     content = {"case": args.case, "seed": case.seed, "cases": entries}
     (args.out / "cases.json").write_text(json.dumps(content, indent=1) + "\n")
     np.savez_compressed(args.out / "cases.npz", **arrays)
@@ -167,62 +212,123 @@ def load_reference(checkpoint: Path) -> tuple[torch.nn.Module, object]:
     return model.eval(), _load_local_molmoact2_processor(str(checkpoint))
 
 
-def record_calls(case: Case, checkpoint: Path) -> tuple[list[dict], dict[str, np.ndarray]]:
-    """Call the reference once without depth, then frame by frame with depth kept in between."""
-    model, processor = load_reference(checkpoint)
+def plan_calls(case: Case, rng: np.random.Generator) -> list[Call]:
+    """One call without depth, then frame by frame with depth kept in between; tokens likewise."""
+    calls = []
+    for actions in ("continuous", "discrete") if case.discrete else ("continuous",):
+        prefix, before = "" if actions == "continuous" else "tokens_", None
+        for number in range(case.frames + 1):
+            frame, depth = max(0, number - 1), number > 0
+            name = f"{prefix}depth_{frame}" if depth else f"{prefix}plain"
+            state = rng.uniform(*(STATE_QUANTILES[q] for q in ("q01", "q99"))).astype(np.float32)
+            seed = int(rng.integers(1 << 31))
+            task = TASKS[number % len(TASKS)]
+            calls.append(Call(name, frame, task, state, seed, depth, actions, before))
+            before = name if depth else None
+    return calls
+
+
+def speak(checkpoint: Path, case: Case, frames: list, calls: list[Call]) -> None:
+    """Fit an action tokenizer, then the head, so that each call says a smooth chunk of its own.
+
+    Checks that the checkpoint without its expert says the same where no depth is asked for; with
+    depth the reference needs an expert, though it does not use it then.
+    """
+    fit_action_tokenizer(checkpoint / "action_tokenizer", case.size.expert.horizon, case.seed)
+    tokenizer = open_action_tokenizer(checkpoint / "action_tokenizer")
     rng = np.random.default_rng(case.seed)
-    frames = moving_scene(rng, len(case.size.cameras), case.frames)
+    chunks = [smooth_chunk(rng, case.size.expert.horizon) for _ in calls]
+    model, processor = load_reference(checkpoint)
+    texts = [tokenizer(chunk)[0] for chunk in chunks]
+
+    def say(model: torch.nn.Module, processor: object, calls: list[Call]) -> list:
+        caches, results = {None: None}, []
+        for call in calls:
+            result = act(model, processor, frames, call, caches[call.before], tokenizer)
+            caches[call.name] = result.depth_cache
+            results.append(result)
+        return results
+
+    steer_head(model, texts, lambda: say(model, processor, calls), checkpoint)
+    with tempfile.TemporaryDirectory() as folder:
+        bare = without_expert(checkpoint, Path(folder) / "checkpoint")
+        plain = [call for call in calls if not call.depth]
+        whole, part = (say(*load_reference(path), plain) for path in (checkpoint, bare))
+    for ours, theirs in zip(whole, part, strict=True):
+        assert torch.equal(ours.generated_token_ids, theirs.generated_token_ids)
+        assert torch.equal(ours.actions, theirs.actions)
+
+
+def act(
+    model: torch.nn.Module,
+    processor: object,
+    frames: list,
+    call: Call,
+    cache: object,
+    action_tokenizer: object = None,
+) -> reference.MolmoAct2ActionOutput:
+    """Call the reference as LeRobot's policy does."""
+    return model.predict_action(
+        processor=processor,
+        images=frames[call.frame],
+        task=call.task,
+        state=call.state,
+        norm_tag=NORM_TAG,
+        inference_action_mode=call.actions,
+        enable_depth_reasoning=call.depth,
+        depth_cache=cache,
+        action_tokenizer=action_tokenizer,
+        enable_cuda_graph=False,
+        generator=torch.Generator().manual_seed(call.noise_seed),
+    )
+
+
+def record_calls(
+    case: Case, checkpoint: Path, frames: list, calls: list[Call]
+) -> tuple[list[dict], dict[str, np.ndarray]]:
+    """Make the calls and keep what goes in and what comes out."""
+    model, processor = load_reference(checkpoint)
+    tokenizer = open_action_tokenizer(checkpoint / "action_tokenizer") if case.discrete else None
     arrays = {
         f"frame{f}.camera{c}": image
         for f, views in enumerate(frames)
         for c, image in enumerate(views)
     }
     entries: list[dict] = []
-    cache, before = None, None
-    for call in range(case.frames + 1):
-        frame, depth = max(0, call - 1), call > 0
-        name = "plain" if call == 0 else f"depth_{frame}"
-        state = rng.uniform(*(STATE_QUANTILES[q] for q in ("q01", "q99"))).astype(np.float32)
-        noise_seed = int(rng.integers(1 << 31))
+    caches, shown = {None: None}, {call.name: call.frame for call in calls}
+    for call in calls:
         kept, hooks = _record_modules(model)
-        result = model.predict_action(
-            processor=processor,
-            images=frames[frame],
-            task=TASKS[call % len(TASKS)],
-            state=state,
-            norm_tag=NORM_TAG,
-            inference_action_mode="continuous",
-            enable_depth_reasoning=depth,
-            depth_cache=cache,
-            enable_cuda_graph=False,
-            generator=torch.Generator().manual_seed(noise_seed),
-        )
+        result = act(model, processor, frames, call, caches[call.before], tokenizer)
         for hook in hooks:
             hook.remove()
-        outputs = {"state": state, "noise": _noise(case, noise_seed), **kept}
-        outputs["actions"] = result.actions.numpy()
-        if depth:
-            outputs["depth_codes"] = result.depth_bins.numpy()
+        outputs = {"state": call.state, "actions": result.actions.numpy()}
+        if call.actions == "continuous":
+            outputs |= {"noise": _noise(case, call.noise_seed), **kept}
+        if result.generated_token_ids is not None:
             outputs["generated_token_ids"] = result.generated_token_ids.numpy()
-        if before is not None:
+        if call.depth:
+            outputs["depth_codes"] = result.depth_bins.numpy()
+        if call.before is not None:
             outputs["changed_cells"] = reference._compute_depth_update_mask(
-                frames[frame][0], frames[frame - 1][0], num_depth_codes=case.size.depth_grid**2
+                frames[call.frame][0],
+                frames[shown[call.before]][0],
+                num_depth_codes=case.size.depth_grid**2,
             )
-        arrays.update({f"{name}.{key}": value for key, value in outputs.items()})
+        arrays.update({f"{call.name}.{key}": value for key, value in outputs.items()})
         entries.append(
             {
-                "name": name,
-                "frame": frame,
-                "images": [f"frame{frame}.camera{c}" for c in range(len(case.size.cameras))],
-                "task": TASKS[call % len(TASKS)],
+                "name": call.name,
+                "frame": call.frame,
+                "images": [f"frame{call.frame}.camera{c}" for c in range(len(case.size.cameras))],
+                "task": call.task,
                 "norm_tag": NORM_TAG,
-                "depth_reasoning": depth,
-                "adaptive_depth": depth,
-                "depth_cache_from": before,
+                "depth_reasoning": call.depth,
+                "adaptive_depth": call.depth,
+                "depth_cache_from": call.before,
+                "actions": call.actions,
             }
         )
-        if depth:
-            cache, before = result.depth_cache, name
+        caches[call.name] = result.depth_cache
     return entries, arrays
 
 

@@ -112,6 +112,30 @@ def test_a_measured_window_gives_the_same_codes_with_and_without_a_draft(
     assert span.passes <= 1 + len(changed)
 
 
+@given(spans, costs, st.booleans(), st.booleans(), st.booleans())
+def test_a_text_that_goes_on_is_told_what_comes_after_the_settled_span(
+    span_input, window, blind, pairs, prompt_decides
+):
+    draft, changed = span_input
+    if blind:
+        draft, changed = None, [True] * len(changed)
+    span = DepthSpan(
+        None if draft is None else np.array(draft),
+        np.array(changed),
+        IDS,
+        window,
+        window.trust,
+        pairs=pairs,
+        goes_on=True,
+    )
+    decoder = FakeDecoder(PROMPT)
+    tokens, rows = span.first_pass(prompt_decides=prompt_decides)
+    span.accept(decoder.extend(tokens, rows))
+    settle(decoder, span, len(PROMPT))
+    assert span.codes.tolist() == one_by_one(draft or [0] * len(changed), changed)
+    assert span.logits_behind.argmax() == preferred(decoder.tokens)
+
+
 @given(spans, costs, st.booleans())
 def test_passes_of_paired_rows_are_even_and_the_codes_the_same(span_input, window, blind):
     draft, changed = span_input

@@ -53,5 +53,6 @@ def _run(args: argparse.Namespace) -> int:
         workers=args.workers,
         recompute=args.checkpoint_activations,
     )
-    print(run_recipe(recipe, args.out, options))
+    if run_recipe(recipe, args.out, options):
+        print(args.out / "checkpoint")
     return 0

@@ -1,0 +1,111 @@
+"""Everything a recipe names, opened and checked: the model with its losses, and the examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lerobot.policies.molmoact2.molmoact2_hf_model.modeling_molmoact2 import (
+    MolmoAct2ForConditionalGeneration,
+)
+
+from edge.action_tokens import ActionTokenizer
+from training.datasets.mixture import Mixture, MixtureContext
+from training.errors import TrainingError
+from training.examples.collate import Collator
+from training.init.init_checkpoint import init_checkpoint
+from training.init.sizes import size_by_name
+from training.model.adapt import adapt
+from training.model.graft import graft
+from training.model.groups import parameter_groups
+from training.model.load import load_model
+from training.model.objective import Objective
+from training.model.settings import DepthSettings, FlowSettings
+from training.trainer.recipe import Recipe
+
+NORM_STATS = "norm_stats.json"
+WITHOUT_DEPTH = DepthSettings(code_noise=0.0, gate="none")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What the loop works with."""
+
+    source: Path  # the checkpoint that the stage starts from
+    objective: Objective
+    mixture: Mixture
+    collator: Collator
+
+
+def existing_source(recipe: Recipe) -> Path:
+    """Return the folder that the recipe starts from. Raises TrainingError when it is not there."""
+    folder = recipe.start.checkpoint
+    if folder is None or not folder.is_dir():
+        raise TrainingError(
+            f"{recipe.file}: from: no checkpoint {folder};"
+            " run the stage that makes it first, or give another with --set from=FOLDER"
+        )
+    return folder
+
+
+def source_checkpoint(recipe: Recipe, start: Path) -> Path:
+    """Return the folder of the checkpoint to start from; random weights are written to `start`.
+
+    Raises TrainingError when the recipe names a folder that is not there.
+    """
+    if recipe.start.init is None:
+        return existing_source(recipe)
+    if not start.is_dir():
+        size = size_by_name(recipe.start.init)
+        init_checkpoint(start, size, seed=recipe.start.seed, dtype="fp32", max_shard_mib=4768)
+    return start
+
+
+def open_stage(
+    recipe: Recipe, source: Path, *, every_part: bool = False, recompute: bool = False
+) -> Stage:
+    """Open the data first, which fails early and fast, then the model. Raises TrainingError.
+
+    `every_part` and `recompute` are Objective's.
+    """
+    mixture = Mixture(recipe.mixture, _context(recipe, source))
+    collator = Collator(source)
+    model = load_model(source)
+    torch.manual_seed(recipe.seed)  # of grafted parts and adapters
+    make_trainable(model, recipe)
+    objective = Objective(
+        model,
+        recipe.losses,
+        recipe.flow or FlowSettings(),
+        recipe.depth or WITHOUT_DEPTH,
+        recipe.seed,
+        every_part=every_part,
+        recompute=recompute,
+    )
+    return Stage(source, objective, mixture, collator)
+
+
+def make_trainable(model: MolmoAct2ForConditionalGeneration, recipe: Recipe) -> None:
+    """Add the parts that the recipe asks for and let learn what it lets learn, in place."""
+    depth = recipe.depth or WITHOUT_DEPTH
+    graft(model, expert=recipe.flow is not None, depth_gate=depth.gate)
+    adapt(model, recipe.trainable)
+    if recipe.flow is None:  # an expert that is there stays as it is
+        for parameter in parameter_groups(model)["expert"]:
+            parameter.requires_grad_(False)
+
+
+def norm_stats_file(recipe: Recipe, source: Path) -> Path:
+    """Return the norm stats that the stage uses: the recipe's, else the checkpoint's."""
+    return recipe.norm_stats or source / NORM_STATS
+
+
+def _context(recipe: Recipe, source: Path) -> MixtureContext:
+    tokenizer = recipe.action_tokenizer
+    return MixtureContext(
+        seed=recipe.seed,
+        checkpoint=source,
+        norm_stats=norm_stats_file(recipe, source),
+        action_tokenizer=None if tokenizer is None else ActionTokenizer.open(tokenizer),
+    )

@@ -13,13 +13,14 @@ from pathlib import Path
 
 from firmware_bridge.command_line import CommandParser
 from training.datasets import stats_command
+from training.demonstrations import demos_command
 from training.depth import depth_command
 from training.errors import TrainingError
 from training.init.init_checkpoint import WrittenCheckpoint, init_checkpoint
 from training.init.safetensors_writer import BYTES_PER_VALUE
 from training.init.sizes import SIZES, size_by_name
 from training.model import merge_command
-from training.molmoer import questions_command
+from training.molmoer import evaluate_command, questions_command
 from training.openfast import openfast_command
 from training.trainer import plan_command, run_command
 
@@ -61,10 +62,12 @@ def build_parser() -> argparse.ArgumentParser:
     for command in (
         run_command,
         plan_command,
+        demos_command,
         stats_command,
         openfast_command,
         merge_command,
         questions_command,
+        evaluate_command,
         depth_command,
     ):
         command.add_parser(commands)

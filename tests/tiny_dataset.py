@@ -74,6 +74,6 @@ def write_tiny_dataset(
             for number, camera in enumerate(CAMERAS):
                 row[f"observation.images.{camera}"] = picture(number, episode, frame)
             dataset.add_frame({**row, "task": tasks[episode % len(tasks)]})
-        dataset.save_episode()
+        dataset.save_episode(parallel_encoding=False)
     dataset.finalize()
     return folder

@@ -9,7 +9,7 @@ the pictures. Here every picture of an example is drawn for itself, and:
 - what a rotation leaves empty repeats the border;
 - pictures whose depth codes are learnt keep their geometry, because the codes belong to the cells
   of the picture as it was taken. What the published recipe does there is not known;
-- blur has a Gaussian of 0.1 to 2 pixels at a picture height of 378 (this project's choice).
+- blur has a Gaussian of 0.5 to 2 pixels at a picture height of 378 (this project's choice).
 
 Nothing of this happens at run time.
 """
@@ -27,7 +27,7 @@ from edge.errors import EdgeError
 from training.errors import TrainingError
 
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
-_BLUR_SIGMA_PX = (0.1, 2.0)
+_BLUR_SIGMA_PX = (0.5, 2.0)
 _BLUR_HEIGHT_PX = 378  # the picture height that the blur is stated for
 _PUBLISHED = {
     "crop": 0.95,

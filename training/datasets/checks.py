@@ -58,7 +58,7 @@ def check_dataset(
 def check_description(
     dataset: DatasetFiles, embodiment: Embodiment, cameras: Iterable[str], min_frames: int
 ) -> None:
-    """Check what `meta/` says: name, rate, dims and their order, cameras, lengths, tasks."""
+    """Check what `meta/` says: name, rate, dims and their order, cameras, lengths."""
     folder = dataset.folder
     if _ROLLOUTS.search(folder.resolve().name):
         raise DatasetError(
@@ -82,12 +82,6 @@ def check_description(
             raise DatasetError(
                 f"{episode.data_file}: episode {episode.index} has {episode.frames} frames, a "
                 f"chunk needs {min_frames}; remove it with 'lerobot-edit-dataset'"
-            )
-    for index, task in dataset.tasks.items():
-        if not is_text(task) or not clean_task(task):
-            raise DatasetError(
-                f"{folder}/meta/tasks.parquet: task {index} is {shown(task)}, which leaves no "
-                "instruction; write what the arm does there"
             )
 
 
@@ -159,7 +153,7 @@ def _check_camera(dataset: DatasetFiles, camera: str) -> None:
         )
     raise DatasetError(
         f"{dataset.folder}/meta/info.json: no camera {camera}; it has: "
-        f"{', '.join(dataset.cameras) or 'none'}; name those to use: 'cameras' in a recipe, --cameras"
+        f"{', '.join(dataset.cameras) or 'none'}; name those to use ('cameras' in a recipe)"
     )
 
 
@@ -169,12 +163,15 @@ def _collect(dataset: DatasetFiles, embodiment: Embodiment) -> CheckedRows:
     widths = [dataset.width(key) for key in keys]
     values = [np.empty((starts[-1], width), np.float32) for width in widths]
     tasks = np.empty(starts[-1], np.int64)
-    known = np.array(sorted(dataset.tasks))
+    instructive = np.array(
+        [index for index, text in dataset.tasks.items() if is_text(text) and clean_task(text)],
+        np.int64,
+    )
     filled = 0
     for rows in read_rows(dataset, *keys):
         span = slice(filled, filled + len(rows.episode))
         _check_places(rows, starts, filled)
-        _check_tasks(rows, known)
+        _check_tasks(rows, dataset, instructive)
         for into, found, key, names in zip(
             values,
             (rows.state, rows.action),
@@ -208,13 +205,14 @@ def _check_places(rows: Rows, starts: np.ndarray, filled: int) -> None:
         )
 
 
-def _check_tasks(rows: Rows, known: np.ndarray) -> None:
-    unknown = ~np.isin(rows.task, known)
-    if unknown.any():
-        row = int(np.argmax(unknown))
+def _check_tasks(rows: Rows, dataset: DatasetFiles, instructive: np.ndarray) -> None:
+    wrong = ~np.isin(rows.task, instructive)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        text = dataset.tasks.get(int(rows.task[row]))
         raise DatasetError(
-            f"{_at(rows, row)}: task_index {rows.task[row]} has no text in meta/tasks.parquet; add "
-            "what the arm does there"
+            f"{_at(rows, row)}: task is {shown(text)} (task_index {rows.task[row]} of "
+            "meta/tasks.parquet), which is no instruction; write what the arm does there"
         )
 
 

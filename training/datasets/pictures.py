@@ -29,6 +29,10 @@ class PictureReader:
         self._open: OrderedDict[Path, av.container.InputContainer] = OrderedDict()
         self._process = os.getpid()
 
+    def __reduce__(self) -> tuple[type[PictureReader], tuple[DatasetFiles]]:
+        """Travel to another process without the open files."""
+        return PictureReader, (self._dataset,)
+
     def picture(self, episode: int, frame: int, camera: str) -> np.ndarray:
         """Decode one picture, (height, width, 3) uint8 RGB; raise `DatasetError`."""
         file, start_s = self._dataset.episodes[episode].videos[camera]

@@ -46,6 +46,8 @@ FINGER_HALF_M = 0.010
 PUSH_RUN_UP_M = 0.022
 PUSH_M_S = 0.11  # at its quickest
 BACK_OFF_M = 0.02
+SOMEWHERE_DEG = (-45.0, 60.0)
+DRAWS = 100
 
 
 class Unreachable(Exception):  # noqa: N818 - a place, not a mistake
@@ -81,7 +83,7 @@ class Expert:
         self._low_deg, self._high_deg = world.limits()[:, :GRIPPER]
         self._scratch = mujoco.MjData(world.world.model)
         self._planned = world.reading().positions.copy()
-        self._start_error = -self._sag(self._planned)
+        self._start_error = world.goal - self._planned - self._sag(self._planned)
         self._ticks = 0
 
     def goals(self) -> Iterator[np.ndarray]:
@@ -97,6 +99,20 @@ class Expert:
                 break
         if not self._miss_m.any():
             yield from self._wait(0.4)
+
+    def go_somewhere(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        """Yield the goals of a way to a random place above the desk, with a random hand."""
+        for _ in range(DRAWS):
+            bearing_rad = np.deg2rad(rng.uniform(*SOMEWHERE_DEG))
+            radius_m, height_m = rng.uniform(0.14, 0.26), rng.uniform(0.065, 0.16)
+            spot_m = [np.cos(bearing_rad) * radius_m, np.sin(bearing_rad) * radius_m]
+            hand = Hand(rng.uniform(-50.0, 50.0), TIP_BESIDE_M, rng.uniform(3.0, 40.0))
+            try:
+                pose = self._pose(hand, _at(np.array(spot_m), height_m))
+            except Unreachable:
+                continue
+            yield from self._go([*self._way_up(), pose])
+            return
 
     def _touch(self) -> Iterator[np.ndarray]:
         height_m = TOUCH_M - 0.004 * (self.attempts - 1)

@@ -30,9 +30,9 @@ from firmware_bridge.emulator.defaults import default_calibration
 from firmware_bridge.emulator.memory_transport import MemoryTransport
 from firmware_bridge.feedback import ArmReading
 from sim.camera_process import CAMERA_NAMES
-from sim.joints import joints_deg_from_positions
+from sim.joints import N_JOINTS
 from sim.layout import CUBE_NAMES, sample_layout, sample_mark
-from sim.model import FOLDED_DEG, Truth, World
+from sim.model import Truth, World
 from sim.pictures import Pictures
 from sim.plant import MujocoPlant
 from sim.tasks import PUSH_TO_MARK, Referee, Task
@@ -69,6 +69,8 @@ class OfflineWorld:
         """
         self.size = size
         self.world = World()
+        self.seed = 0
+        self.goal = np.zeros(N_JOINTS)  # sent last; where the arm was armed, before the first
         self.variation: Variation | None = None
         self.mark_m = np.zeros(2)
         self.referee: Referee | None = None
@@ -106,18 +108,15 @@ class OfflineWorld:
         *,
         task: Task | None = None,
         variation: Variation | None = None,
-        start: np.ndarray | None = None,
     ) -> None:
-        """Lay out the cubes from `seed`, look like `variation`, and arm the arm.
+        """Lay out the cubes from `seed`, look like `variation`, and arm the folded arm.
 
-        The arm stands at `start` (6,) LeRobot positions, folded when not given. Raises
-        OfflineWorldError when there is no cube of the task's colour, or no free way to push it.
+        Raises OfflineWorldError when no cube has the task's colour, or no free way to be pushed.
         """
-        joints_deg = FOLDED_DEG if start is None else joints_deg_from_positions(start)
+        self.seed = seed
         self.variation = variation
         self._look.apply(variation)
         self.world.reset(seed)
-        self._place_arm(joints_deg)
         self._transport = MemoryTransport(EmulatedBus(MujocoPlant(self.world)))
         clock, sleep = self._transport.clock, self._transport.sleep
         self._arm = Arm(
@@ -131,7 +130,30 @@ class OfflineWorld:
         self._gate = SafetyGate(self._profile)
         self._ages = TickAges(0.0, 0.0, (0.0,) * len(self._profile.cameras))
         self._reading = self._arm.read()
-        self.referee = None if task is None else self._referee(task, seed)
+        self.goal = self._reading.positions.copy()
+        self.referee = None
+        if task is not None:
+            self.judge(task)
+
+    def judge(self, task: Task) -> None:
+        """Watch from now on whether `task` is done; raises what `reset` raises."""
+        cubes = self.cubes
+        if task.colour not in cubes:
+            raise OfflineWorldError(
+                f"no {task.colour} cube lies on the desk; there are: {', '.join(cubes)}"
+            )
+        cube = cubes[task.colour]
+        if task.kind == PUSH_TO_MARK:
+            spots_m = np.array([(pose.x_m, pose.y_m) for pose in sample_layout(self.seed)])
+            mark_m = sample_mark(self.seed, spots_m, CUBE_NAMES.index(cube))
+            if mark_m is None:
+                raise OfflineWorldError(
+                    f"layout {self.seed} has no free way to push the {task.colour} cube; "
+                    "choose another"
+                )
+            self.mark_m = mark_m
+            self._look.show_mark((float(mark_m[0]), float(mark_m[1])))
+        self.referee = Referee(self.world, task, cube, self.mark_m)
 
     def observe(self) -> Observation:
         """Draw what the cameras see and return it with the present positions."""
@@ -169,6 +191,7 @@ class OfflineWorld:
         )
         if verdict.goal is not None:
             self._arm.write_goals(verdict.goal)
+            np.copyto(self.goal, verdict.goal)
         self._transport.sleep(started_s + self._period_s - self.now_s)
         self._reading = self._arm.read()
         if self.referee is not None:
@@ -189,32 +212,6 @@ class OfflineWorld:
         if self._pictures is not None:
             self._pictures.close()
             self._pictures = None
-
-    def _place_arm(self, joints_deg: np.ndarray) -> None:
-        world = self.world
-        if joints_deg is FOLDED_DEG:
-            return
-        world.data.qpos[world.joint_qpos] = np.deg2rad(joints_deg)
-        world.data.qvel[world.joint_qvel] = 0.0
-        mujoco.mj_forward(world.model, world.data)
-
-    def _referee(self, task: Task, seed: int) -> Referee:
-        cubes = self.cubes
-        if task.colour not in cubes:
-            raise OfflineWorldError(
-                f"no {task.colour} cube lies on the desk; there are: {', '.join(cubes)}"
-            )
-        cube = cubes[task.colour]
-        if task.kind == PUSH_TO_MARK:
-            spots_m = np.array([(pose.x_m, pose.y_m) for pose in sample_layout(seed)])
-            mark_m = sample_mark(seed, spots_m, CUBE_NAMES.index(cube))
-            if mark_m is None:
-                raise OfflineWorldError(
-                    f"layout {seed} has no free way to push the {task.colour} cube; choose another"
-                )
-            self.mark_m = mark_m
-            self._look.show_mark((float(mark_m[0]), float(mark_m[1])))
-        return Referee(self.world, task, cube, self.mark_m)
 
 
 def _arm_limits(profile: Profile) -> ArmLimits:

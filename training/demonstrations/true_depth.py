@@ -9,6 +9,7 @@ is compressed by itself: one is read without the others. LeRobot's loader does n
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from collections import OrderedDict
@@ -43,7 +44,7 @@ class TrueDepth:
 
     @classmethod
     def open(cls, dataset_root: Path, camera: str = "front") -> TrueDepth:
-        """Open what lies beside a dataset. Raises TrueDepthError when it is not there or unknown."""
+        """Open what lies beside a dataset; raises TrueDepthError when it is not as expected."""
         folder = Path(dataset_root) / FOLDER / camera
         path = folder / "info.json"
         try:
@@ -112,15 +113,17 @@ def episode_path(folder: Path, episode: int) -> Path:
 
 def write_episode(path: Path, frames_mm: Sequence[np.ndarray]) -> None:
     """Write the frames of one episode, each (height, width) uint16; the same bytes each time."""
-    with zipfile.ZipFile(
-        path, "w", zipfile.ZIP_DEFLATED, compresslevel=COMPRESSION_LEVEL
-    ) as archive:
+    with zipfile.ZipFile(path, "w") as archive:
         for number, frame_mm in enumerate(frames_mm):
-            # Without a date of its own a member would carry that of the recording.
-            member = zipfile.ZipInfo(f"{number:06d}.npy")
-            member.compress_type = zipfile.ZIP_DEFLATED
-            with archive.open(member, "w") as file:
-                np.lib.format.write_array(file, np.ascontiguousarray(frame_mm, dtype=np.uint16))
+            content = io.BytesIO()
+            np.lib.format.write_array(content, np.ascontiguousarray(frame_mm, dtype=np.uint16))
+            # A ZipInfo has a fixed date; a mere name would get that of the recording.
+            archive.writestr(
+                zipfile.ZipInfo(f"{number:06d}.npy"),
+                content.getvalue(),
+                zipfile.ZIP_DEFLATED,
+                COMPRESSION_LEVEL,
+            )
 
 
 def write_info(

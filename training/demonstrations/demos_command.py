@@ -1,0 +1,163 @@
+"""molmoact-train demos: record scripted demonstrations in the simulated world."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from training.errors import TrainingError
+
+if TYPE_CHECKING:
+    from training.demonstrations.recording import Report
+    from training.demonstrations.worker import Recorded
+
+EXAMPLE = "molmoact-train demos data/demos --episodes 200 --seed 0 --size 240x180 --workers 2"
+DEFAULT_SIZE = "320x240"
+KINDS = ("touch", "put_in_bin", "push_to_mark")
+MAX_EPISODES = 1_000_000
+MAX_WORKERS = 256
+INTERRUPTED = 130
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "demos",
+        help="record scripted demonstrations in the simulated world as a LeRobot v3 dataset",
+        description="Record scripted demonstrations of an SO-101 on the simulated desk as a "
+        "LeRobot v3 dataset: front and wrist camera at 30 Hz, present positions, goals, "
+        "instructions, and the true depth of the front camera. Only successes are kept.",
+        epilog=f"example: {EXAMPLE}",
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write; must not exist")
+    parser.add_argument("--episodes", type=_count(MAX_EPISODES), required=True, metavar="N")
+    parser.add_argument("--seed", type=_seed, required=True, help="the same seed, the same dataset")
+    parser.add_argument(
+        "--size", default=DEFAULT_SIZE, metavar="WxH", help=f"pictures (default {DEFAULT_SIZE})"
+    )
+    parser.add_argument(
+        "--workers",
+        type=_count(MAX_WORKERS),
+        default=2,
+        metavar="N",
+        help="processes that simulate (default 2); the dataset does not depend on it",
+    )
+    parser.add_argument(
+        "--tasks",
+        type=_kinds,
+        default=KINDS,
+        metavar="T,...",
+        help=f"which, in turns (default {','.join(KINDS)})",
+    )
+    parser.add_argument("--plain", action="store_true", help="no variation of colours and cameras")
+    parser.add_argument(
+        "--held-out",
+        action="store_true",
+        help="layouts and phrasings that no other recording has, for evaluation",
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        from sim.camera_process import parse_size
+        from training.demonstrations.recording import record_demonstrations
+        from training.demonstrations.worker import Settings
+    except ModuleNotFoundError as error:
+        raise TrainingError(
+            f"recording needs {error.name}; install it with pip install 'molmoact-edge[workstation]'"
+        ) from error
+    try:
+        size = parse_size(args.size)
+    except ValueError as error:
+        raise TrainingError(f"--size: {error}") from error
+    if size[0] % 2 or size[1] % 2:
+        raise TrainingError(f"--size {args.size}: video needs even sides")
+    settings = Settings(args.seed, size, args.tasks, not args.plain, args.held_out)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    started_s = time.monotonic()
+    progress = _Progress(args.episodes)
+    try:
+        report = record_demonstrations(
+            args.out,
+            args.episodes,
+            settings,
+            workers=min(args.workers, args.episodes),
+            on_episode=progress.show,
+        )
+    except KeyboardInterrupt:
+        print(f"\nstopped; {args.out} was not written", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        progress.close()
+    print(_table(report, time.monotonic() - started_s))
+    return 0
+
+
+class _Progress:
+    """A bar at a terminal, and a line an episode above it."""
+
+    def __init__(self, episodes: int) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=episodes, unit="episode", disable=None, leave=False)
+
+    def show(self, episode: Recorded) -> None:
+        plan = episode.plan
+        notes = [f"start {plan.start}"]
+        notes += [f"disturbed {plan.disturbance:.1f}"] if plan.disturbance else []
+        notes += [f"{episode.attempts} attempts"] if episode.attempts > 1 else []
+        notes += [f"{episode.thrown_away} thrown away"] if episode.thrown_away else []
+        self._bar.write(
+            f"episode {episode.number:5d}  {episode.frames:4d} frames  {episode.wall_s:5.1f} s  "
+            f"{plan.instruction!r} ({', '.join(notes)})"
+        )
+        self._bar.update()
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+def _table(report: Report, wall_s: float) -> str:
+    episodes = report.episodes
+    tried = len(episodes) + report.thrown_away
+    frames = sum(episode.frames for episode in episodes)
+    kinds = Counter(episode.plan.task.kind for episode in episodes)
+    total_bytes = sum(report.bytes.values())
+    rows = [
+        ("episodes", f"{len(episodes)}  ({', '.join(f'{n} {k}' for k, n in kinds.items())})"),
+        ("expert's success", f"{100.0 * len(episodes) / tried:.1f} %  of {tried}"),
+        ("frames", f"{frames:,}  ({frames / len(episodes):.0f} an episode)"),
+        *((f"bytes, {part}", f"{size:,}") for part, size in report.bytes.items()),
+        ("bytes an episode", f"{total_bytes // len(episodes):,}"),
+        ("seconds", f"{wall_s:.0f}  ({wall_s / len(episodes):.2f} an episode)"),
+    ]
+    return "\n".join(f"{name:<18}{value}" for name, value in rows)
+
+
+def _count(most: int):  # noqa: ANN202
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= most):
+            raise argparse.ArgumentTypeError(f"{text}: a whole number, 1..{most}, is needed")
+        return int(text)
+
+    return parse
+
+
+def _seed(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text}: a whole number of 0 or more is needed")
+    return int(text)
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    kinds = tuple(text.split(","))
+    for kind in kinds:
+        if kind not in KINDS:
+            raise argparse.ArgumentTypeError(f"{kind!r}; known: {', '.join(KINDS)}")
+    return kinds

@@ -1,0 +1,115 @@
+"""Record single demonstrations in processes that know nothing of torch or of LeRobot.
+
+A process has one world with an OpenGL context of its own and records whichever episode comes next;
+an episode depends on its number and the settings alone, so neither on the process nor on what it
+recorded before. Pictures go to the writer through files, because a pipe would hold them twice.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+
+import numpy as np
+
+from sim.camera_process import CAMERA_NAMES
+from sim.demonstration import Episode, Plan, demonstrate, draw_plan
+from sim.offline_world import OfflineWorld
+from training.demonstrations.true_depth import write_episode
+
+MAX_ATTEMPTS = 8
+
+_world: OfflineWorld | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is recorded, the same for every episode."""
+
+    seed: int
+    size: tuple[int, int]  # width, height
+    kinds: tuple[str, ...]
+    varied: bool
+    held_out: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One successful episode; its arrays lie in `folder`."""
+
+    number: int
+    plan: Plan
+    frames: int
+    attempts: int  # of the expert within the episode
+    clamped_ticks: int
+    thrown_away: int  # episodes that did not succeed before this one did
+    simulated_s: float
+    wall_s: float
+    folder: Path
+
+
+class NeverSucceeded(Exception):  # noqa: N818 - of the scripted expert
+    """The expert failed at every attempt at one episode."""
+
+
+def begin() -> None:
+    """Prepare a process: leave Ctrl-C to the parent, and end when the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def end_with_parent() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def record(settings: Settings, number: int, staging: Path) -> Recorded:
+    """Record episode `number` into a folder of its own under `staging`.
+
+    Raises NeverSucceeded after MAX_ATTEMPTS failures.
+    """
+    global _world
+    if _world is None:
+        _world = OfflineWorld(size=settings.size, depth=True)
+    started_s = time.monotonic()
+    for attempt in range(MAX_ATTEMPTS):
+        plan = draw_plan(
+            settings.seed,
+            number,
+            attempt,
+            kinds=settings.kinds,
+            varied=settings.varied,
+            held_out=settings.held_out,
+        )
+        episode = demonstrate(_world, plan)
+        if episode.succeeded:
+            folder = _store(episode, staging / f"{number:06d}")
+            return Recorded(
+                number=number,
+                plan=plan,
+                frames=len(episode.states),
+                attempts=episode.attempts,
+                clamped_ticks=episode.clamped_ticks,
+                thrown_away=attempt,
+                simulated_s=len(episode.states) / _world.rate_hz,
+                wall_s=time.monotonic() - started_s,
+                folder=folder,
+            )
+    raise NeverSucceeded(f"episode {number}: the expert failed {MAX_ATTEMPTS} times")
+
+
+def _store(episode: Episode, folder: Path) -> Path:
+    folder.mkdir()
+    for camera, images in zip(CAMERA_NAMES, episode.images, strict=True):
+        np.save(folder / f"{camera}.npy", np.stack(images))
+    np.save(folder / "states.npy", episode.states)
+    np.save(folder / "actions.npy", episode.actions)
+    write_episode(folder / "depth.npz", episode.depth_mm)
+    return folder

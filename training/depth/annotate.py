@@ -45,6 +45,14 @@ class AnnotateSettings:
     threshold: float = 0.996
 
 
+@dataclass(frozen=True, slots=True)
+class EpisodeLook:
+    """What an episode shows."""
+
+    similarity: dict[int, np.ndarray]  # by interval: (frames, cells) cosines, -1 with none before
+    depth: np.ndarray  # (frames, side_px, side_px) uint8 pictures of depth
+
+
 class EpisodeAnnotator:
     """Annotates episodes of one dataset; what a worker holds."""
 
@@ -64,15 +72,20 @@ class EpisodeAnnotator:
 
     def annotate(self, episode: int) -> dict[int, EpisodeCodes]:
         """Return the codes of an episode for every interval; raise `TrainingError`."""
+        look = self.look(episode)
+        fresh = self.codec.encode(look.depth)
+        return {
+            interval: carried_codes(fresh, values < self.settings.threshold, interval)
+            for interval, values in look.similarity.items()
+        }
+
+    def look(self, episode: int) -> EpisodeLook:
+        """Go through an episode once; raise `TrainingError`."""
         depths: list[np.ndarray] = []
         pictures = self._watched(episode, depths)
         cells = self.codec.shape.cells
         similarity = episode_similarity(pictures, self.settings.intervals, cells)
-        fresh = self.codec.encode(np.stack(depths))
-        return {
-            interval: carried_codes(fresh, values < self.settings.threshold, interval)
-            for interval, values in similarity.items()
-        }
+        return EpisodeLook(similarity, np.stack(depths))
 
     def _watched(self, episode: int, depths: list[np.ndarray]) -> Iterator[np.ndarray]:
         """Pass the pictures of an episode on and keep the depth of each."""

@@ -31,7 +31,7 @@ _WARMUP_STEPS = 10  # to the full rate
 _FINAL_SHARE = 0.05  # of the rate, at the last step
 _REVIVE_EVERY = 10  # steps
 _REVIVE_SHARE = 0.8  # of the steps; the last ones leave the codebook alone
-_FIRST_DECAY_STEPS = 1 / 3  # share of the steps with codes in which the averages follow faster
+_FIRST_DECAY_STEPS = 1 / 2  # share of the steps with codes in which the averages follow faster
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class FitSettings:
     clip_norm: float = 1.0
     decay: float = 0.99  # of the codebook's moving averages (MolmoAct2 release)
     first_decay: float = 0.95
-    codeless: float = 1 / 6  # share of the steps before there are codes
+    codeless: float = 1 / 4  # share of the steps before there are codes
     dead: float = 0.02  # a code chosen less than so often a picture is put elsewhere
     seed: int = 0
 

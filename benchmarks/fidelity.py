@@ -67,7 +67,8 @@ def compare_bundles(
 
     `cameras` counts only where the norm tag does not name its cameras.
     """
-    small, whole = Policy.open(bundle), Policy.open(against)
+    whole = Policy.open(against)
+    small = Policy.open(bundle, actions=whole.actions)
     source = small.bundle.manifest.source.sha256
     if source != whole.bundle.manifest.source.sha256:
         raise BundleError(f"{bundle} and {against} come from different checkpoints")

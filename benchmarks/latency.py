@@ -18,7 +18,7 @@ from benchmarks.ceiling import Ceiling, higher, measure_ceiling
 from benchmarks.floors import floors_ms
 from benchmarks.latency_report import LatencyReport, Row, Setting, StageTimes
 from benchmarks.one_token import measure_one_token
-from benchmarks.stimulus import TASK, check_horizon, moving_pictures, varied_tag
+from benchmarks.stimulus import TASK, check_horizon, count_tokens, moving_pictures, varied_tag
 from edge.manifest import Manifest, read_manifest
 from edge.normalization import RobotTag, choose_tag
 from edge.policy import STAGES, Policy, PolicyResult
@@ -65,6 +65,7 @@ def measure_latency(
     before = measure_ceiling(threads)
     started = time.perf_counter()
     policy = Policy.open(bundle, profile=board)
+    count_tokens(policy)
     load_s = time.perf_counter() - started
     tag = choose_tag(policy.bundle.tags, norm_tag)
     base, settings = _settings(manifest, tag, cameras, changed_percent, horizons)

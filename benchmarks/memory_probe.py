@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.stimulus import TASK, moving_pictures, varied_tag
+from benchmarks.stimulus import TASK, count_tokens, moving_pictures, varied_tag
 from edge.errors import EdgeError
 from edge.normalization import choose_tag
 from edge.policy import Policy
@@ -43,6 +43,7 @@ def _run(
     _tell(phase="imports", seconds=None)
     started = time.perf_counter()
     policy = Policy.open(bundle, profile=profile)
+    count_tokens(policy)
     _tell(phase="load", seconds=time.perf_counter() - started)
     manifest = policy.bundle.manifest
     tag = choose_tag(policy.bundle.tags, norm_tag)

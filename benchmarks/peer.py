@@ -98,6 +98,8 @@ def measure_peers(
     profile = load_profile(settings.profile)
     source = Checkpoint(checkpoint)
     config = source.config
+    if config.expert is None:
+        raise PeerError(f"{checkpoint}: has no action expert, whose actions could be compared")
     with_llama, left_out = _with_llama(settings.llama, config)
     manifests = {path: read_manifest(path) for path in bundles}
     tags = parse_tags(

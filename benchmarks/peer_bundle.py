@@ -45,7 +45,9 @@ def profile_with_threads(name: str, threads: int) -> Profile:
 def measure_bundle(job: Job, scene: Scene) -> Answer:
     """Run every scenario on `job.bundle`; raises `EdgeError`."""
     started = time.perf_counter()
-    policy = Policy.open(job.bundle, profile=profile_with_threads(job.profile, job.threads))
+    policy = Policy.open(
+        job.bundle, profile_with_threads(job.profile, job.threads), actions="continuous"
+    )
     load_s = time.perf_counter() - started
     model = policy.bundle.manifest.model
 

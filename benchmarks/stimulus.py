@@ -1,7 +1,8 @@
 """What benchmarks show a policy: pictures of which a known share of the depth cells changes.
 
 Pictures are drawn on the grid of the depth cells; states and tasks stay the same, so that the
-prompt does.
+prompt does. What a policy writes about such pictures means nothing and may never end; where actions
+are tokens it writes as many as there are actions, more or less what a chunk takes.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from edge.bundle import Bundle
+from edge.engines import Decoder
 from edge.errors import ObservationError
 from edge.images import CHANGE_CELL_PX
 from edge.manifest import Manifest
 from edge.normalization import RobotTag
+from edge.policy import Policy
 
 TASK = "put the red cube in the bin"
 _PLAIN_SIDE_PX = 320  # of a picture when the checkpoint has no depth cells
@@ -38,6 +42,32 @@ def moving_pictures(
             ]
             patch[:] = random.integers(0, 256, patch.shape, np.uint8)
         yield [image.copy() for image in images]
+
+
+class CountedTokens:
+    """Stands in for `edge.action_span.ActionSpan`: a token an action, whatever it means."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        """Take a bundle with discrete actions."""
+        self._token = np.array([bundle.manifest.tokens.action_first])
+
+    def write(self, decoder: Decoder, logits: np.ndarray, horizon: int) -> np.ndarray:
+        """Decode `horizon` tokens; (horizon,) int64."""
+        del logits
+        for _ in range(horizon):
+            decoder.extend(self._token, np.zeros(1, np.int64))
+        return np.repeat(self._token, horizon)
+
+    def chunk(self, written: np.ndarray, horizon: int, dim: int) -> np.ndarray:
+        """Return zeros, (horizon, dim) float32."""
+        del written
+        return np.zeros((horizon, dim), np.float32)
+
+
+def count_tokens(policy: Policy) -> None:
+    """Make a policy write a token an action where its actions are tokens."""
+    if policy.bundle.action_tokenizer is not None:
+        policy._action_span = CountedTokens(policy.bundle)
 
 
 def check_horizon(horizon: int, manifest: Manifest) -> None:

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from conftest import REFERENCE
 
 pytest.importorskip("onnx")
 
@@ -18,6 +19,7 @@ from edge.errors import ObservationError
 from edge.manifest import read_manifest
 from edge.normalization import choose_tag
 from edge.policy import Policy
+from quantization.build import build_bundle
 
 FAKE = Ceiling(
     threads=1,
@@ -71,6 +73,15 @@ def test_one_driver_is_varied_at_a_time_and_the_base_is_measured_once(bundles):
         (2, 0, base.horizon),
         (2, 25, 4),
     ]
+
+
+def test_tokens_are_timed_one_an_action_whatever_they_mean(tmp_path):
+    bundle = tmp_path / "bundle"
+    checkpoint = REFERENCE / "action_tokens" / "checkpoint"
+    build_bundle(checkpoint, bundle, "fp32", actions="discrete")
+    report = measure(bundle, cameras=[2], changed_percent=[30], horizons=[4], repeats=1)
+    assert [row.horizon for row in report.rows] == [8, 8, 4]
+    assert all(row.stages_ms["expert"].p50 > 0 for row in report.rows)
 
 
 def test_a_horizon_is_the_number_of_actions_the_expert_computes(bundles):

@@ -105,9 +105,7 @@ def test_a_task_without_an_instruction_is_refused(dataset, text):
     path = dataset / "meta/tasks.parquet"
     table = pq.read_table(path)
     pq.write_table(table.set_column(1, "task", pa.array(["put it there", text])), path)
-    with pytest.raises(
-        DatasetError, match=rf"{DATA_FILE}: episode 1 frame 0: task is .* no instr"
-    ):
+    with pytest.raises(DatasetError, match=rf"{DATA_FILE}: episode 1 frame 0: task is .* no instr"):
         check(dataset)
 
 
@@ -140,6 +138,13 @@ def test_an_arm_of_the_old_calibration_is_not_taken_for_a_new_one(dataset):
 def test_an_arm_of_the_new_calibration_is_not_taken_for_an_old_one(tiny_dataset):
     with pytest.raises(DatasetError, match=r"frame of so100, not so100_old .* use embod"):
         check(tiny_dataset, "so100_old")
+
+
+def test_joints_as_shares_of_their_range_are_not_taken_for_degrees(dataset):
+    move_all_states(dataset, lambda values: np.clip(2.5 * values, -100, 100))
+    message = r"recorded as -100\.\.100 .*, not in degrees \(shoulder_lift\.pos .* in \d+ frames"
+    with pytest.raises(DatasetError, match=message):
+        check(dataset)
 
 
 def test_another_rate_is_refused(dataset):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,9 +114,7 @@ def test_the_two_calibrations_of_an_arm_differ_by_the_published_frame():
 
 
 def test_the_published_mixtures_in_the_docs_are_mixtures():
-    from pathlib import Path
-
-    text = Path("docs/datasets.md").read_text()
+    text = (Path(__file__).parent.parent / "docs" / "datasets.md").read_text()
     blocks = [part.split("```")[0] for part in text.split("```yaml\n")[1:]]
     recipes = [yaml.safe_load(block) for block in blocks]
     parsed = [parse_mixture(recipe["data"], recipe.get("augmentation")) for recipe in recipes]

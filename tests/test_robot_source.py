@@ -24,7 +24,7 @@ from training.datasets.settings import QuestionSettings, parse_mixture
 from training.errors import TrainingError
 from training.examples.collate import Collator
 
-NANO = Path("checkpoints/nano")
+NANO = Path(__file__).parent.parent / "checkpoints" / "nano"
 HORIZON = 30
 
 

@@ -22,6 +22,7 @@ _ROLLOUTS = re.compile(r"(^|[_\-/])(eval|evaluation|rollouts?)([_\-/]|$)", re.IG
 _FRAME_SAMPLE = 200_000  # states that judge the joint convention
 _FRAME_MARGIN = 0.25  # of the usual range, allowed on either side of it
 _FRAME_LEAD = 0.5  # share of frames by which the other convention must fit better
+_RANGE_END, _RANGE_END_SHARE = 100.0, 0.001
 _MASKED_LIMIT = 1.0  # what is not normalised has to be in the model's range already
 
 
@@ -95,6 +96,7 @@ def check_joint_frame(dataset: DatasetFiles, embodiment: Embodiment, states: np.
     check = embodiment.frame_check
     if check is None:
         return
+    _check_degrees(dataset, embodiment, states)
     other = load_embodiment(check.other)
     sample = states[:: -(-len(states) // _FRAME_SAMPLE)]
     shares = [
@@ -109,6 +111,27 @@ def check_joint_frame(dataset: DatasetFiles, embodiment: Embodiment, states: np.
             f"{np.median(sample[:, joint]):.0f}; {shares[1]:.0%} of frames fit {other.name}, "
             f"{shares[0]:.0%} {embodiment.name}); use embodiment {other.name}"
         )
+
+
+def _check_degrees(dataset: DatasetFiles, embodiment: Embodiment, states: np.ndarray) -> None:
+    """Tell shares of a joint's range, -100 to 100, from degrees.
+
+    LeRobot cuts shares off at the ends of the range, where arms rest; degrees are never cut off,
+    and hardly meet a round number twice.
+    """
+    body = [index for index, name in enumerate(embodiment.state_names) if "gripper" not in name]
+    at_end = np.abs(np.abs(states[:, body]) - _RANGE_END) < 1e-4
+    counts = at_end.sum(axis=0)
+    if counts.max() < max(2, _RANGE_END_SHARE * len(states)):
+        return
+    if np.abs(states[:, body]).max() > _RANGE_END + 1e-4:
+        return
+    joint = int(np.argmax(counts))
+    raise DatasetError(
+        f"{dataset.folder}: {embodiment.state_key}: the joints look recorded as -100..100 of their "
+        f"ranges, not in degrees ({embodiment.state_names[body[joint]]} is at the very end in "
+        f"{counts[joint]} frames); record with use_degrees=true"
+    )
 
 
 def _check_vector(

@@ -158,7 +158,7 @@ class RobotSource:
         return int(self.rows.starts[first]), int(self.rows.starts[past])
 
     def _open_depth(self) -> DepthCodes | None:
-        if self._styles_of_depth() == 0:
+        if set(self._settings.styles) <= {ACT}:
             return None
         from training.depth.annotations import DepthAnnotations
 
@@ -181,9 +181,6 @@ class RobotSource:
                 f"{', '.join(map(str, depth.intervals))}"
             )
         return depth
-
-    def _styles_of_depth(self) -> float:
-        return sum(weight for style, weight in self._settings.styles.items() if style != ACT)
 
 
 def _open_tag(context: MixtureContext, embodiment: Embodiment, inputs: InputSettings) -> RobotTag:

@@ -142,7 +142,7 @@ def test_an_arm_of_the_new_calibration_is_not_taken_for_an_old_one(tiny_dataset)
 
 def test_joints_as_shares_of_their_range_are_not_taken_for_degrees(dataset):
     move_all_states(dataset, lambda values: np.clip(2.5 * values, -100, 100))
-    message = r"recorded as -100\.\.100 .*, not in degrees \(shoulder_lift\.pos .* in \d+ frames"
+    message = r"recorded as -100\.\.100 .*, not in degrees \(wrist_flex\.pos is .* in \d+ f"
     with pytest.raises(DatasetError, match=message):
         check(dataset)
 

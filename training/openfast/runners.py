@@ -6,6 +6,7 @@ Only a few jobs are under way at a time, so results never pile up before a slow 
 from __future__ import annotations
 
 import multiprocessing
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -18,6 +19,7 @@ from training.errors import TrainingError
 from training.openfast.errors import OpenFastError
 
 _AHEAD = 2  # jobs under way per worker
+_CONNECT_S = 5.0
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -98,6 +100,12 @@ class OnRay:
         except self._ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, TrainingError):
                 raise error.cause from None
+            if isinstance(error.cause, self._ray.exceptions.RayError):
+                problem = str(error.cause).partition("\n")[0]
+                raise OpenFastError(
+                    f"the Ray cluster cannot run a job: {problem}; install this package on its "
+                    "machines"
+                ) from None
             raise
         except self._ray.exceptions.RayError as error:
             raise OpenFastError(f"the Ray cluster failed: {one_line(error)}") from None
@@ -125,11 +133,28 @@ def _ray(address: str) -> Iterator[OnRay]:
         import ray
     except ImportError:
         raise OpenFastError("--ray needs Ray, which is not installed; use --workers") from None
+    _refuse_silent(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise OpenFastError(f"no Ray cluster at {address}: {one_line(error)}") from None
+        raise OpenFastError(
+            f"no Ray cluster at {address}: {one_line(error)}; one that asks for a token needs the "
+            "same RAY_AUTH_TOKEN here"
+        ) from None
     try:
         yield OnRay(ray, max(1, int(ray.cluster_resources().get("CPU", 1))))
     finally:
         ray.shutdown()
+
+
+def _refuse_silent(address: str) -> None:
+    """Try a HOST:PORT for a moment; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return  # a word that Ray knows, as "auto"
+    try:
+        socket.create_connection((host, int(port)), _CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise OpenFastError(
+            f"no Ray cluster at {address}: {one_line(error)}; start one with 'ray start --head'"
+        ) from None

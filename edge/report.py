@@ -47,6 +47,7 @@ class RunCard:
     servos: str
     task: str
     depth: str
+    actions: str  # continuous or discrete
     control_hz: float
 
 
@@ -138,7 +139,7 @@ def format_report(report: dict[str, Any]) -> str:
     lines = [
         f"{card['servos']} servos, measured on {card['machine']}",
         f"bundle {card['bundle']} ({card['recipe']}), profile {card['profile']}, "
-        f"depth {card['depth']}, task: {card['task']}",
+        f"depth {card['depth']}, {card['actions']} actions, task: {card['task']}",
         "",
         f"{'stage':<15}{'n':>6}{'p50 ms':>10}{'p95 ms':>10}{'max ms':>10}",
     ]

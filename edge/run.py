@@ -305,5 +305,6 @@ def _card(options: RunOptions, profile: Profile, policy: Policy) -> RunCard:
         servos=SERVOS_EMULATED if profile.port == PORT_SIMULATED else SERVOS_REAL,
         task=options.task,
         depth=options.depth,
+        actions=policy.actions,
         control_hz=profile.arm.control_hz,
     )

@@ -151,6 +151,23 @@ def test_run_drives_the_arm_and_leaves_it_soft(rig):
     assert "cubes in the bin: red" in text
 
 
+def test_chunks_of_tokens_are_not_held_to_what_the_arm_does_meanwhile(rig, monkeypatch):
+    asked = []
+
+    def opened(*_args, actions, **_kwargs):
+        asked.append(actions)
+        return rig.policy
+
+    monkeypatch.setattr(edge.run.Policy, "open", opened)
+    monkeypatch.setattr(FakePolicy, "actions", "discrete")
+    result, lines = run(rig, actions="discrete")
+    assert asked == ["discrete"]
+    assert any(line.startswith("actions are tokens: chunks are blended") for line in lines)
+    assert result.report["policy"]["held_actions"]["max"] == 0
+    assert result.report["card"]["actions"] == "discrete"
+    assert "discrete actions, task: pick" in format_report(result.report)
+
+
 def test_outputs_are_written_once_and_never_over_others(rig, tmp_path):
     result, _ = run(rig, report=tmp_path / "r.json", arrays=tmp_path / "t.npz")
     assert json.loads((tmp_path / "r.json").read_text()) == result.report

@@ -234,6 +234,9 @@ def test_what_does_not_fit_the_checkpoint_is_refused(tiny_dataset, tmp_path):
         source(tiny_dataset, episodes=[2, 4])
     with pytest.raises(TrainingError, match=r"norm_stats\.json: no tag widowx_bridge, which embod"):
         source(tiny_dataset, embodiment="widowx_bridge")
+    turned = ["observation.images.wrist", "observation.images.front"]
+    with pytest.raises(TrainingError, match=r"lists .*front, .*wrist; the recipe uses .*wrist"):
+        source(tiny_dataset, cameras=turned)
     short = write_tiny_dataset(tmp_path / "short", lengths=(32, 29))
     with pytest.raises(TrainingError, match="episode 1 has 29 frames, a chunk needs 30"):
         source(short)

@@ -65,6 +65,7 @@ class RobotSource:
         self._inputs: InputSettings = read_input_settings(context.checkpoint)
         self.tag: RobotTag = _open_tag(context, self.embodiment, self._inputs)
         self.cameras = settings.cameras or self.embodiment.cameras
+        _check_cameras(context, self.tag, self.cameras)
         self.dataset: DatasetFiles = open_dataset(settings.folder)
         self.rows: CheckedRows = check_dataset(
             self.dataset, self.embodiment, self.cameras, self.tag.action_horizon
@@ -181,6 +182,16 @@ class RobotSource:
                 f"{', '.join(map(str, depth.intervals))}"
             )
         return depth
+
+
+def _check_cameras(context: MixtureContext, tag: RobotTag, cameras: tuple[str, ...]) -> None:
+    """The robot shows the pictures in the order of the statistics, so they are learnt in it."""
+    if tag.cameras and tag.cameras != cameras:
+        raise MixtureError(
+            f"{context.norm_stats}: tag {tag.name} lists {', '.join(tag.cameras)}; the recipe uses "
+            f"{', '.join(cameras)}: set 'cameras', or make statistics with 'molmoact-train stats "
+            "--cameras'"
+        )
 
 
 def _open_tag(context: MixtureContext, embodiment: Embodiment, inputs: InputSettings) -> RobotTag:

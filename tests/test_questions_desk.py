@@ -1,0 +1,162 @@
+"""Answers about the simulated desk agree with pixels, projections and kinematics."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("MUJOCO_GL", "egl")
+pytest.importorskip("mujoco")
+
+from sim.gl import GlError, ensure_gl
+from sim.reach import joints_for_tip_deg
+from training.molmoer import desk_questions
+from training.molmoer.desk import BIN, COLOURS_RGBA, Desk, Place
+from training.molmoer.desk_questions import Moment, desk_scene
+from training.molmoer.episode_questions import episode_scene
+from training.molmoer.layouts import draw_layout, is_plain, is_within_reach, pose_freely
+from training.molmoer.points import point_in
+from training.molmoer.question import Split
+
+SCENES = 25
+
+
+@pytest.fixture(scope="module")
+def desk():
+    try:
+        ensure_gl()
+    except GlError as error:
+        pytest.skip(str(error))
+    made = Desk(120)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def moments(desk):
+    """Some layouts, each with its picture and every question that is asked of it."""
+    rng = np.random.default_rng(0)
+    found = []
+    while len(found) < SCENES:
+        places = draw_layout(Split.TRAIN, rng)
+        desk.lay_out(places)
+        pose_freely(desk, rng)
+        desk.settle()
+        if not is_plain(desk):
+            continue
+        moment = Moment(desk, places)
+        questions = [ask(moment, Split.TRAIN, rng) for ask in desk_questions._ASKERS]
+        pixels = {
+            name: desk.seen_from_front(np.array([place.x_m, place.y_m, 0.014]))[0]
+            for name, place in moment.places.items()
+        }
+        pixels[BIN] = desk.seen_from_front(np.array([0.19, -0.20, 0.02]))[0]
+        picture = desk.picture("front").copy()
+        found.append((moment, picture, pixels, [q for q in questions if q is not None]))
+    return found
+
+
+def of_kind(moments, *kinds):
+    rows = [(m, p, x, q) for m, p, x, questions in moments for q in questions if q.kind in kinds]
+    assert len(rows) > SCENES // 4
+    return rows
+
+
+def named(text, moment):
+    """List the objects of a question in order of their mention."""
+    names = sorted((*moment.cubes, BIN), key=lambda name: text.find(name))
+    return [name for name in names if name in text]
+
+
+def test_what_is_pointed_to_has_the_colour_that_is_asked_for(moments):
+    for _, picture, pixels, question in of_kind(moments, "pointing"):
+        name = re.search(r">(.*)<", question.answer)[1]
+        x, y = point_in(question.answer)
+        assert np.hypot(x / 1000 - pixels[name][0], y / 1000 - pixels[name][1]) < 0.03
+        if name != BIN:
+            seen = picture[int(y / 1000 * 120), int(x / 1000 * 160)] / 255
+            meant = np.array(COLOURS_RGBA[name.removesuffix(" cube")][:3])
+            cosine = seen @ meant / np.linalg.norm(seen) / np.linalg.norm(meant)
+            assert cosine > 0.93, question
+
+
+def test_left_and_right_are_those_of_the_projected_pixels(moments):
+    for moment, _, pixels, question in of_kind(moments, "side"):
+        a, b = named(question.text, moment)
+        assert question.answer == ("left" if pixels[a][0] < pixels[b][0] else "right")
+
+
+def test_in_front_is_nearer_to_the_front_camera(moments):
+    for moment, _, pixels, question in of_kind(moments, "depth order"):
+        a, b = named(question.text, moment)
+        assert question.answer == ("in front" if pixels[a][2] < pixels[b][2] else "behind")
+
+
+def test_nearer_and_farther_are_by_distance(moments):
+    for moment, _, pixels, question in of_kind(moments, "nearer", "farther"):
+        a, b = named(question.text, moment)
+        if "gripper" in question.text:
+            gap = [np.linalg.norm(moment.centres_m[name] - moment.tip_m) for name in (a, b)]
+        else:
+            gap = [pixels[name][2] for name in (a, b)]
+        first = (gap[0] < gap[1]) == (question.kind == "nearer")
+        assert question.answer == (a if first else b)
+
+
+def test_cubes_are_counted(moments):
+    for moment, _, _, question in of_kind(moments, "counting"):
+        assert question.answer == str(len(moment.places))
+
+
+def test_reach_is_that_of_the_inverse_kinematics(moments):
+    for moment, _, _, question in of_kind(moments, "reach"):
+        (name,) = named(question.text, moment)
+        place = moment.places[name]
+        spots = [np.array([place.x_m, place.y_m, z]) for z in (0.014, 0.09)]
+        reached = all(joints_for_tip_deg(spot, 80.0) is not None for spot in spots)
+        assert question.answer == ("yes" if reached else "no")
+
+
+def test_near_the_border_of_its_reach_nothing_is_asked(moments):
+    del moments
+    far = [is_within_reach(Place("red", 0.1 + 0.005 * n, 0.0, 0.0)) for n in range(60)]
+    assert {True, False, None} == set(far)
+    assert None in far[far.index(True) : len(far) - far[::-1].index(True) + 6]
+
+
+def test_the_named_camera_is_where_the_answer_says(moments):
+    for _, _, _, question in of_kind(moments, "view"):
+        shown = question.pictures[int(question.answer) - 1]
+        assert ("front", "wrist")[shown] in question.text
+
+
+def test_a_desk_gives_two_pictures_and_most_kinds_of_question(desk):
+    scene = desk_scene(desk, Split.TEST, np.random.default_rng(1))
+    assert [picture.shape for picture in scene.pictures] == [(120, 160, 3)] * 2
+    assert {"pointing", "counting", "view"} <= {question.kind for question in scene.questions}
+
+
+def test_first_and_last_are_by_stage_and_stages_differ(desk):
+    rng = np.random.default_rng(2)
+    for _ in range(4):
+        scene = episode_scene(desk, Split.TRAIN, rng)
+        for before, after in zip(scene.pictures, scene.pictures[1:], strict=False):
+            assert (np.abs(before.astype(int) - after).max(axis=2) > 40).mean() > 0.0008
+        for question in scene.questions:
+            wanted = (min if "first" in question.text else max)(question.pictures)
+            assert question.pictures[int(question.answer) - 1] == wanted
+
+
+def test_no_layout_of_the_test_half_is_in_the_train_half():
+    rng = np.random.default_rng(0)
+    seen = {}
+    for split in Split:
+        layouts = [draw_layout(split, rng) for _ in range(150)]
+        seen[split] = {
+            tuple(sorted((p.colour, round(100 * p.x_m), round(100 * p.y_m)) for p in places))
+            for places in layouts
+        }
+    assert not seen[Split.TRAIN] & seen[Split.TEST]

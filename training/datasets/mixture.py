@@ -37,14 +37,13 @@ class Mixture:
         self.sources = open_sources(settings, context)
         shares = settings.shares
         self._seed = context.seed
-        self._bounds = np.cumsum([shares[source.name] for source in self.sources])
+        self._shares = [shares[source.name] for source in self.sources]
 
     def example(self, number: int) -> Example:
         """Draw example `number` of the run."""
         rng = np.random.default_rng((self._seed, number))
-        drawn = rng.random() * self._bounds[-1]
-        index = int(np.searchsorted(self._bounds, drawn, side="right"))
-        return self.sources[min(index, len(self.sources) - 1)].example(number, rng)
+        source = self.sources[rng.choice(len(self.sources), p=self._shares)]
+        return source.example(number, rng)
 
 
 def open_sources(settings: MixtureSettings, context: MixtureContext) -> list[ExampleSource]:

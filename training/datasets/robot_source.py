@@ -23,6 +23,7 @@ from training.datasets.augmentation import Augmentation, augment
 from training.datasets.checks import CheckedRows, check_dataset
 from training.datasets.dataset_files import DatasetError, DatasetFiles, open_dataset
 from training.datasets.embodiment import Embodiment, load_embodiment
+from training.datasets.pictures import PictureReader
 from training.datasets.settings import MixtureError, RobotSettings
 from training.examples.example import Chunk, Example
 from training.examples.input_settings import InputSettings, read_input_settings
@@ -55,8 +56,6 @@ class RobotSource:
         depth: DepthCodes | None = None,
     ) -> None:
         """Open and check the dataset; `depth` stands in for the annotations of the settings."""
-        from training.datasets.pictures import PictureReader
-
         self.name = settings.name
         self._settings = settings
         self._context = context
@@ -70,13 +69,14 @@ class RobotSource:
         self.rows: CheckedRows = check_dataset(
             self.dataset, self.embodiment, self.cameras, self.tag.action_horizon
         )
-        self._tasks = {index: clean_task(text) for index, text in self.dataset.tasks.items()}
+        tasks = self.dataset.tasks
+        self._tasks = {index: clean_task(tasks[index]) for index in np.unique(self.rows.tasks)}
         self._first, self._past = self._selection()
         self._depth = depth or self._open_depth()
         self._pictures = PictureReader(self.dataset)
         self._styles = list(settings.styles)
         weights = np.array([settings.styles[style] for style in self._styles], np.float64)
-        self._bounds = np.cumsum(weights / weights.sum())
+        self._shares = weights / weights.sum()
         if settings.discrete and context.action_tokenizer is None:
             raise MixtureError(
                 f"data.{self.name}: discrete is true and the recipe names no action_tokenizer"
@@ -90,7 +90,7 @@ class RobotSource:
     def example(self, number: int, rng: np.random.Generator) -> Example:
         """Draw a frame, each alike, and a style by weight."""
         row = int(rng.integers(self._first, self._past))
-        style = self._styles[int(np.searchsorted(self._bounds, rng.random(), side="right"))]
+        style = self._styles[rng.choice(len(self._styles), p=self._shares)]
         return self.example_at(number, row, style, rng)
 
     def example_at(self, number: int, row: int, style: str, rng: np.random.Generator) -> Example:

@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the depth codec is of the workstation")
 pytest.importorskip("safetensors")
 from training.depth.codec import CodecError, DepthCodec
-from training.depth.codec_fit import FitSettings, code_usage, fit_codec
+from training.depth.codec_fit import DepthPictures, FitSettings, code_usage, fit_codec
 from training.depth.relative import depth_picture, inverse_depth
 from training.depth.vq_vae import Codebook, CodecShape, VqVae
 from training.errors import OutputExistsError, TrainingError
@@ -35,9 +35,10 @@ def desk(left: int, top: int = 40) -> np.ndarray:
     return depth_picture(inverse_depth(depth_m), SIDE)
 
 
-def desks(count: int = 60) -> np.ndarray:
+def desks(count: int = 60) -> DepthPictures:
     rng = np.random.default_rng(0)
-    return np.stack([desk(*rng.integers(0, SIDE - 24, 2)) for _ in range(count)])
+    boxes = [desk(*rng.integers(0, SIDE - 24, 2)) for _ in range(count)]
+    return DepthPictures(np.stack(boxes), None)
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +86,14 @@ def test_decoding_shows_the_box_where_it_is(fitted):
 
 def test_a_codec_is_read_as_it_was_written(fitted, tmp_path):
     codec = fitted[0]
+    codec.limits = (0.25, 3.0)
     codec.save(tmp_path / "codec", {"note": 1})
+    codec.limits = None
     again = DepthCodec.open(tmp_path / "codec")
-    pictures = desks(5)
+    pictures = desks(5).pictures
     codes = codec.encode(pictures)
     assert again.shape == SHAPE
+    assert again.limits == (0.25, 3.0)
     assert np.array_equal(again.encode(pictures), codes)
     assert np.array_equal(again.decode(codes), codec.decode(codes))
     assert len(again.digest) == 64

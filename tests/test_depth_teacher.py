@@ -22,7 +22,8 @@ from training.demonstrations.true_depth import write_episode, write_info
 from training.depth.relative import (
     depth_picture,
     inverse_depth,
-    inverse_depth_from_picture,
+    own_limits,
+    relative_from_picture,
     resize_nearest,
 )
 from training.depth.teacher import (
@@ -136,8 +137,18 @@ def test_true_depth_is_inverted_so_that_near_is_bright(tmp_path):
 
 def test_the_stretch_of_a_picture_is_undone():
     depth = inverse_depth(np.linspace(0.3, 3.0, 320 * 320, dtype=np.float32).reshape(320, 320))
-    back = inverse_depth_from_picture(depth_picture(depth, 320), depth)
-    assert np.abs(back - depth).max() <= 1.001 * np.ptp(depth) / 255
+    for limits in (own_limits(depth), (0.2, 4.0)):
+        back = relative_from_picture(depth_picture(depth, 320, limits), limits)
+        assert np.abs(back - depth).max() <= 1.001 * (limits[1] - limits[0]) / 255
+    assert np.array_equal(depth_picture(depth, 320), depth_picture(depth, 320, own_limits(depth)))
+
+
+def test_with_common_limits_the_same_depth_is_the_same_level():
+    near, nearer = np.full((8, 8), 1.0, np.float32), np.full((8, 8), 1.0, np.float32)
+    nearer[:2] = 2.5
+    levels = [depth_picture(depth, 320, (0.0, 2.0)) for depth in (near, nearer)]
+    assert np.array_equal(levels[0][-1], levels[1][-1])
+    assert levels[1][0, 0] == 255  # beyond the limits is cut off
 
 
 def test_a_flat_picture_is_all_dark():

@@ -28,7 +28,6 @@ from training.depth.annotations import (
 from training.depth.buffer import carried_codes, episode_similarity
 from training.depth.codec import DepthCodec
 from training.depth.pictures import check_camera, episode_pictures
-from training.depth.relative import depth_picture
 from training.depth.teacher import DepthTeacher, TeacherFrame, checked_depth, open_teacher
 from training.errors import OutputExistsError, TrainingError
 
@@ -91,7 +90,7 @@ class EpisodeAnnotator:
         """Pass the pictures of an episode on and keep the depth of each."""
         for frame, picture in enumerate(episode_pictures(self.dataset, episode, self.camera)):
             depth = checked_depth(self.teacher, TeacherFrame(episode, frame, picture))
-            depths.append(depth_picture(depth, self.codec.shape.side_px))
+            depths.append(self.codec.picture(depth))
             yield picture
 
 

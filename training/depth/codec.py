@@ -24,6 +24,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from training.depth.relative import Limits, depth_picture
 from training.depth.vq_vae import CodecShape, VqVae
 from training.errors import OutputExistsError, TrainingError
 
@@ -44,10 +45,11 @@ class CodecError(TrainingError):
 class DepthCodec:
     """An open codec; the same pictures give the same codes on one machine."""
 
-    def __init__(self, model: VqVae, digest: str = "") -> None:
-        """Wrap `model`; `digest` names its weights."""
+    def __init__(self, model: VqVae, limits: Limits | None = None, digest: str = "") -> None:
+        """Wrap `model`; `limits` are those of all its pictures, `digest` names its weights."""
         self._model = model.eval().to(memory_format=torch.channels_last)
         self.shape = model.shape
+        self.limits = limits
         self.digest = digest
 
     @classmethod
@@ -55,13 +57,14 @@ class DepthCodec:
         """Open a codec's folder, or MolmoAct v1's `.pt` file; raise `CodecError`."""
         path = Path(path)
         if path.is_file():
-            return cls(_molmoact_model(path), _digest(path))
-        shape = _read_shape(path / _DESCRIPTION)
+            return cls(_molmoact_model(path), None, _digest(path))
+        shape, limits = _read_description(path / _DESCRIPTION)
         weights = path / _WEIGHTS
         try:
-            return cls(_filled(shape, load_file(weights), weights), _digest(weights))
+            model = _filled(shape, load_file(weights), weights)
         except (OSError, SafetensorError) as error:
             raise CodecError(f"{weights}: cannot be read ({error}); fit the codec again") from None
+        return cls(model, limits, _digest(weights))
 
     def save(self, folder: Path, about: dict[str, Any]) -> None:
         """Write a codec's folder, all of it or nothing; `about` is kept in its description."""
@@ -73,13 +76,22 @@ class DepthCodec:
         try:
             state = {name: value.contiguous() for name, value in self._model.state_dict().items()}
             save_file(state, hidden / _WEIGHTS)
-            content = {"format": FORMAT, "shape": asdict(self.shape), "about": about}
+            content = {
+                "format": FORMAT,
+                "shape": asdict(self.shape),
+                "limits": self.limits,
+                "about": about,
+            }
             (hidden / _DESCRIPTION).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
             hidden.chmod(0o755)  # mkdtemp makes it private
             os.rename(hidden, folder)
         except BaseException:
             shutil.rmtree(hidden, ignore_errors=True)
             raise
+
+    def picture(self, relative: np.ndarray) -> np.ndarray:
+        """Make what `encode` reads of (H, W) relative depth, (side_px, side_px) uint8."""
+        return depth_picture(relative, self.shape.side_px, self.limits)
 
     @torch.inference_mode()
     def encode(self, pictures: np.ndarray) -> np.ndarray:
@@ -140,21 +152,22 @@ def _filled(shape: CodecShape, state: dict[str, torch.Tensor], path: Path) -> Vq
     return model
 
 
-def _read_shape(path: Path) -> CodecShape:
+def _read_description(path: Path) -> tuple[CodecShape, Limits | None]:
     try:
         content = json.loads(path.read_text("utf-8"))
-        shape = content["shape"]
+        shape, limits = content["shape"], content["limits"]
         fits = content["format"] == FORMAT and set(shape) == {f.name for f in fields(CodecShape)}
         fits = fits and all(type(value) is int and value > 0 for value in shape.values())
+        fits = fits and (limits is None or limits[0] < limits[1])
     except FileNotFoundError:
         raise CodecError(
             f"{path.parent} has no {path.name}; make a codec with 'molmoact-train depth fit'"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise CodecError(f"{path}: cannot be read ({error!r}); fit the codec again") from None
     if not fits:
         raise CodecError(f"{path}: not of format {FORMAT!r}; fit the codec again")
-    return CodecShape(**shape)
+    return CodecShape(**shape), limits and (float(limits[0]), float(limits[1]))
 
 
 def _digest(path: Path) -> str:

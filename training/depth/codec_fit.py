@@ -20,12 +20,13 @@ from edge.errors import shown
 from training.datasets.dataset_files import DatasetFiles
 from training.datasets.pictures import PictureReader
 from training.depth.codec import DepthCodec, signed
-from training.depth.relative import depth_picture
+from training.depth.relative import Limits, depth_picture, own_limits
 from training.depth.teacher import DepthTeacher, TeacherFrame, checked_depth
 from training.depth.vq_vae import CodecShape, VqVae
 from training.errors import TrainingError
 
 _COMMITMENT = 0.25  # weight of the commitment loss (MolmoAct2 release)
+_LIMIT_FRAMES = 200  # that say what the common limits are
 _HELD_OUT = 10  # every tenth picture is not learnt from
 _WARMUP_STEPS = 10  # to the full rate
 _FINAL_SHARE = 0.05  # of the rate, at the last step
@@ -63,32 +64,57 @@ class FitFigures:
     revived: int
 
 
+@dataclass(frozen=True, slots=True)
+class DepthPictures:
+    """Pictures of depth to fit a codec to."""
+
+    pictures: np.ndarray  # (n, side_px, side_px) uint8
+    limits: Limits | None  # of all of them; None: each has its own
+
+
 def collect_depth(
-    dataset: DatasetFiles, camera: str, teacher: DepthTeacher, count: int, side_px: int, seed: int
-) -> np.ndarray:
-    """Draw frames of a dataset and ask the teacher; (count or all, side_px, side_px) uint8."""
+    dataset: DatasetFiles,
+    camera: str,
+    teacher: DepthTeacher,
+    count: int,
+    side_px: int,
+    seed: int,
+    *,
+    common_limits: bool = False,
+) -> DepthPictures:
+    """Draw `count` frames of a dataset, or all, and ask the teacher.
+
+    With `common_limits` all are stretched alike, between the least and the greatest depth of the
+    first frames drawn. Raises `TrainingError`.
+    """
     frames = [(e.index, frame) for e in dataset.episodes for frame in range(e.frames)]
     rng = np.random.default_rng(seed)
-    chosen = rng.choice(len(frames), min(count, len(frames)), replace=False)
+    chosen = [frames[i] for i in rng.choice(len(frames), min(count, len(frames)), replace=False)]
     reader = PictureReader(dataset) if teacher.looks else None
-    pictures = []
-    for episode, frame in (frames[index] for index in np.sort(chosen)):
+
+    def ask(episode: int, frame: int) -> np.ndarray:
         picture = reader.picture(episode, frame, camera) if reader else None
-        depth = checked_depth(teacher, TeacherFrame(episode, frame, picture))
-        pictures.append(depth_picture(depth, side_px))
-    return np.stack(pictures)
+        return checked_depth(teacher, TeacherFrame(episode, frame, picture))
+
+    limits = None
+    if common_limits:
+        ends = [own_limits(ask(*frame)) for frame in sorted(chosen[:_LIMIT_FRAMES])]
+        limits = min(least for least, _ in ends), max(most for _, most in ends)
+    pictures = [depth_picture(ask(*frame), side_px, limits) for frame in sorted(chosen)]
+    return DepthPictures(np.stack(pictures), limits)
 
 
 def fit_codec(
-    pictures: np.ndarray,
+    depth: DepthPictures,
     shape: CodecShape,
     settings: FitSettings,
     report: Callable[[int, float], None] = lambda step, loss: None,
 ) -> tuple[DepthCodec, FitFigures]:
-    """Fit a codec to (n, side_px, side_px) uint8 depth; every tenth picture judges it.
+    """Fit a codec; every tenth picture judges it.
 
     `report` is called with step and reconstruction loss. Raises `TrainingError`.
     """
+    pictures = depth.pictures
     check_fit(shape, settings, len(pictures))
     held_out = np.arange(len(pictures)) % _HELD_OUT == _HELD_OUT - 1
     learnt = torch.from_numpy(pictures[~held_out])
@@ -97,7 +123,7 @@ def fit_codec(
         model = VqVae(shape)
     generator = torch.Generator().manual_seed(settings.seed)
     revived = _train(model, learnt, settings, generator, report)
-    codec = DepthCodec(model)
+    codec = DepthCodec(model, depth.limits)
     return codec, _figures(codec, pictures[held_out], settings.steps, len(learnt), revived)
 
 

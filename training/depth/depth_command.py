@@ -62,6 +62,13 @@ def _add_fit(parts: argparse._SubParsersAction) -> None:
     fit.add_argument(
         "--frames", type=_whole, default=1500, metavar="N", help="drawn at most (default: 1500)"
     )
+    fit.add_argument(
+        "--stretch",
+        choices=("frame", "dataset"),
+        default="frame",
+        help="pictures are stretched by the depth range of their frame, as published, or all by "
+        "the range of the dataset, so that a carried code keeps its depth (default: frame)",
+    )
     fit.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
     fit.set_defaults(run=_fit)
 
@@ -154,9 +161,18 @@ def _fit(args: argparse.Namespace) -> int:
     camera = check_camera(dataset, args.camera)
     teacher = open_teacher(args.teacher, dataset, camera)
     started_s = time.monotonic()
-    pictures = collect_depth(dataset, camera, teacher, args.frames, shape.side_px, args.seed)
-    print(f"{len(pictures)} pictures of depth, {time.monotonic() - started_s:.0f} s", flush=True)
-    codec, figures = fit_codec(pictures, shape, settings, _step_lines(args.steps))
+    depth = collect_depth(
+        dataset,
+        camera,
+        teacher,
+        args.frames,
+        shape.side_px,
+        args.seed,
+        common_limits=args.stretch == "dataset",
+    )
+    seconds = time.monotonic() - started_s
+    print(f"{len(depth.pictures)} pictures of depth, {seconds:.0f} s", flush=True)
+    codec, figures = fit_codec(depth, shape, settings, _step_lines(args.steps))
     about = {
         "dataset": args.data.resolve().name,
         "camera": camera,

@@ -1,7 +1,7 @@
 """How far decoded depth is from the truth, in levels of the picture and in millimetres.
 
-Millimetres need true depth: the picture is a stretch of 1/m, which is undone with the frame's own
-range. What is farther than two metres is not counted, and depth that is decoded as farther counts
+Millimetres need true depth: the picture is a stretch of 1/m, which is undone between the same
+limits. What is farther than two metres is not counted, and depth that is decoded as farther counts
 as two metres, because behind the desk there is nothing to be near to.
 """
 
@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from training.depth.relative import (
+    Limits,
     depth_picture,
     inverse_depth,
-    inverse_depth_from_picture,
+    own_limits,
+    relative_from_picture,
     resize_nearest,
 )
 
@@ -37,14 +39,14 @@ class Truth:
 
     picture: np.ndarray  # (side_px, side_px) uint8, as the codec was given it
     depth_m: np.ndarray | None  # (side_px, side_px) float32
-    range_per_m: np.ndarray | None  # least and greatest 1/m of the frame
+    limits_per_m: Limits | None  # 1/m that is black, and that is white
 
 
-def truth_from_metres(depth_m: np.ndarray, side_px: int) -> Truth:
-    """Make the truth of (H, W) metres."""
+def truth_from_metres(depth_m: np.ndarray, side_px: int, limits: Limits | None = None) -> Truth:
+    """Make the truth of (H, W) metres; `limits` are the codec's."""
     inverse = inverse_depth(depth_m)
-    ends = np.array([inverse.min(), inverse.max()])
-    return Truth(depth_picture(inverse, side_px), resize_nearest(depth_m, side_px), ends)
+    picture = depth_picture(inverse, side_px, limits)
+    return Truth(picture, resize_nearest(depth_m, side_px), limits or own_limits(inverse))
 
 
 def depth_error(decoded: np.ndarray, truths: list[Truth]) -> DepthError:
@@ -58,7 +60,7 @@ def depth_error(decoded: np.ndarray, truths: list[Truth]) -> DepthError:
     errors_m, depths_m = [], []
     for picture, truth in zip(decoded, truths, strict=True):
         counts = (truth.depth_m > 0) & (truth.depth_m <= FAR_M)
-        per_m = inverse_depth_from_picture(picture, truth.range_per_m)[counts]
+        per_m = relative_from_picture(picture, truth.limits_per_m)[counts]
         depths_m.append(truth.depth_m[counts])
         errors_m.append(np.abs(1 / np.maximum(per_m, 1 / FAR_M) - depths_m[-1]))
     error_m, depth_m = np.concatenate(errors_m), np.concatenate(depths_m)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+Limits = tuple[float, float]  # relative depth that is black, and that is white
 _NO_RANGE = 1e-8  # added to the range, as the release does it: a flat picture is all dark
 
 
@@ -18,24 +19,26 @@ def inverse_depth(depth_m: np.ndarray) -> np.ndarray:
     return np.divide(np.float32(1), depth_m, out=np.zeros_like(depth_m), where=known)
 
 
-def depth_picture(relative: np.ndarray, side_px: int) -> np.ndarray:
+def depth_picture(relative: np.ndarray, side_px: int, limits: Limits | None = None) -> np.ndarray:
     """Stretch (H, W) relative depth to 0..255 and resize it; (side_px, side_px) uint8.
 
-    By least and greatest value of the picture, cut to whole levels, then to the nearest pixel
-    (MolmoAct2 release).
+    Between its own least and greatest value (MolmoAct2 release), or between `limits` for all
+    frames alike; cut to whole levels, then to the nearest pixel.
     """
     relative = np.asarray(relative, np.float32)
-    least, most = relative.min(), relative.max()
-    levels = (relative - least) / (most - least + np.float32(_NO_RANGE)) * np.float32(255)
-    return resize_nearest(levels.astype(np.uint8), side_px)
+    least, most = map(np.float32, limits or own_limits(relative))
+    shares = np.clip((relative - least) / (most - least + np.float32(_NO_RANGE)), 0, 1)
+    return resize_nearest((shares * np.float32(255)).astype(np.uint8), side_px)
 
 
-def inverse_depth_from_picture(picture: np.ndarray, relative: np.ndarray) -> np.ndarray:
-    """Undo the stretch of `depth_picture` for the frame whose relative depth is `relative`.
+def own_limits(relative: np.ndarray) -> Limits:
+    """Return least and greatest value."""
+    return float(np.min(relative)), float(np.max(relative))
 
-    `picture` is (..., H, W) in 0..255, fractions allowed; the result is in units of `relative`.
-    """
-    least, most = float(np.min(relative)), float(np.max(relative))
+
+def relative_from_picture(picture: np.ndarray, limits: Limits) -> np.ndarray:
+    """Undo the stretch of `depth_picture`; (..., H, W) in 0..255, fractions allowed, to float32."""
+    least, most = limits
     return least + np.asarray(picture, np.float32) / np.float32(255) * np.float32(most - least)
 
 

@@ -17,7 +17,6 @@ from training.depth.annotate import AnnotateSettings, EpisodeAnnotator, EpisodeL
 from training.depth.buffer import carried_codes
 from training.depth.codec_fit import code_usage
 from training.depth.depth_error import DepthError, Truth, depth_error, truth_from_metres
-from training.depth.relative import depth_picture
 from training.depth.report_table import report_text
 from training.depth.teacher import SimulatorTeacher, TeacherFrame, checked_depth
 from training.errors import OutputExistsError, TrainingError
@@ -116,12 +115,13 @@ def _gather(seen: _Seen, annotator: EpisodeAnnotator, episode: int, look: Episod
 
 
 def _truth(annotator: EpisodeAnnotator, episode: int, frame: int) -> Truth:
-    teacher, side_px = annotator.teacher, annotator.codec.shape.side_px
+    teacher, codec = annotator.teacher, annotator.codec
     if isinstance(teacher, SimulatorTeacher):
-        return truth_from_metres(teacher.metres(episode, frame), side_px)
+        depth_m = teacher.metres(episode, frame)
+        return truth_from_metres(depth_m, codec.shape.side_px, codec.limits)
     picture = PictureReader(annotator.dataset).picture(episode, frame, annotator.camera)
     depth = checked_depth(teacher, TeacherFrame(episode, frame, picture))
-    return Truth(depth_picture(depth, side_px), None, None)
+    return Truth(codec.picture(depth), None, None)
 
 
 def _codec_figures(seen: _Seen, annotator: EpisodeAnnotator) -> dict[str, Any]:

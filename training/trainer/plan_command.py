@@ -58,6 +58,7 @@ def _plan(args: argparse.Namespace) -> int:
     from training.trainer.stage import existing_source
 
     recipe = read_recipe(args.recipe, args.set)
+    recipe.examples_each(args.devices)
     if args.size is not None:
         model = size_by_name(args.size)
     elif recipe.start.init is not None:

@@ -23,6 +23,7 @@ from training.model.settings import (
     DepthSettings,
     FlowSettings,
     LossSettings,
+    SettingsError,
 )
 from training.trainer.recipe_file import RecipeError, read_mapping
 
@@ -79,6 +80,18 @@ class Recipe:
     checkpoint_every: int
     values: dict[str, Any]  # as written, overrides applied
 
+    def examples_each(self, processes: int) -> int:
+        """Return the examples of a step that each process works on.
+
+        Raises RecipeError when they cannot be shared out evenly.
+        """
+        if self.batch_size % (processes * self.micro_batch_size):
+            raise RecipeError(
+                f"{self.file}: batch_size {self.batch_size} is not a multiple of micro_batch_size"
+                f" {self.micro_batch_size} x {processes} processes; change one of them"
+            )
+        return self.batch_size // processes
+
     def digest(self) -> str:
         """Return a SHA-256 over every key that shapes the run's figures."""
         kept = {key: value for key, value in self.values.items() if key not in FREE_KEYS}
@@ -105,6 +118,8 @@ def recipe_from(values: Mapping[str, Any], file: str) -> Recipe:
         return _recipe(Section(own, file), values, mixture)
     except ProfileError as error:
         raise RecipeError(str(error)) from error
+    except SettingsError as error:
+        raise RecipeError(f"{file}: {error}") from error
 
 
 def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
@@ -173,8 +188,6 @@ def _losses(section: Section) -> LossSettings:
         token_weighting=section.text("token_weighting", TOKEN_WEIGHTINGS),
     )
     section.finish()
-    if losses.language == 0 and losses.flow == 0:
-        raise section.fail("language", "0, and flow is 0 too; one must be above 0")
     return losses
 
 
@@ -189,8 +202,6 @@ def _flow(section: Section | None) -> FlowSettings | None:
         scale=section.number("scale", 0, 1),
     )
     section.finish()
-    if flow.offset + flow.scale > 1:
-        raise section.fail("scale", f"{flow.scale:g}; allowed: at most 1 - offset {flow.offset:g}")
     return flow
 
 

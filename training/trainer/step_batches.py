@@ -24,17 +24,11 @@ class StepBatches(Dataset):
     def __init__(
         self, mixture: Mixture, collator: Collator, recipe: Recipe, process: int, processes: int
     ) -> None:
-        """Raises TrainingError when the batch cannot be shared out evenly."""
-        if recipe.batch_size % (processes * recipe.micro_batch_size):
-            raise TrainingError(
-                f"{recipe.file}: batch_size {recipe.batch_size} is not a multiple of"
-                f" micro_batch_size {recipe.micro_batch_size} x {processes} processes;"
-                " change one of them"
-            )
+        """Raises RecipeError when a step cannot be shared out evenly."""
         self._mixture = mixture
         self._collator = collator
         self._recipe = recipe
-        self._examples = recipe.batch_size // processes
+        self._examples = recipe.examples_each(processes)
         self._offset = process * self._examples
 
     def __len__(self) -> int:

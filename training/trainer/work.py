@@ -1,9 +1,9 @@
 """Floating-point operations of a training step, estimated: two for each multiply-add.
 
 Forward: 2 x parameters x tokens for every part, plus attention's 4 x queries x keys x width; the
-head counts for learnt tokens only, the expert for every flow sample. A part that learns costs
-twice that again, one that gradients only pass through once again, and computing activations
-again once more.
+head counts for learnt tokens only, the expert for every flow sample. A part that gradients pass
+through costs that once again, its share that learns once more, and computing activations again
+once more.
 """
 
 from __future__ import annotations
@@ -46,12 +46,11 @@ def example_flops(
         "expert": learning.through_expert,
     }
     return sum(
-        work * _times(trainable[part] == parameters[part], passing[part], passes.recompute)
+        work * _times(trainable[part] / parameters[part], passing[part], passes.recompute)
         for part, work in forward.items()
+        if parameters[part]
     )
 
 
-def _times(learns: bool, passing: bool, recompute: bool) -> int:
-    if not passing:
-        return 1
-    return (3 if learns else 2) + recompute
+def _times(share_learning: float, passing: bool, recompute: bool) -> float:
+    return 2 + share_learning + recompute if passing else 1

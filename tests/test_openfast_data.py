@@ -245,9 +245,9 @@ def test_fit_and_report_run_from_the_command_line(written, tmp_path, capsys):
     report = ["openfast", "report", str(out), *data, "--chunks", "20", "--fit-chunks", "600"]
     assert main(report) == 0
     text = capsys.readouterr().out
-    assert "| so101 (so101) | 256 bins | 180.0 | 180 |" in text
-    assert "| bc_z (bc_z) | padded to 32 dims |" in text
-    assert "| so101 (so101) | gripper.pos | % |" in text
+    assert "| so101 | 256 bins | 180.0 | 180 |" in text
+    assert "| bc_z | padded to 32 dims |" in text
+    assert "| so101 | gripper.pos | % |" in text
 
 
 def test_a_missing_tokenizer_is_one_line(written, tmp_path, capsys):

@@ -33,8 +33,9 @@ class Source:
 
     @property
     def name(self) -> str:
-        """Give the folder's name and the robot's."""
-        return f"{self.dataset.folder.name} ({self.dataset.embodiment.name})"
+        """Give the folder's name, and the robot's where that is another."""
+        folder, robot = self.dataset.folder.name, self.dataset.embodiment.name
+        return folder if folder == robot else f"{folder} ({robot})"
 
 
 def open_sources(specs: Sequence[str], norm_stats: Path | None) -> list[Source]:

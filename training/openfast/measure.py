@@ -66,7 +66,7 @@ class Measured:
     tokens_p95: float
     errors: np.ndarray  # (decoded chunks, horizon, dim) float32, absolute, in the robot's units
     undecodable: float  # share of chunks whose own tokens stand for no chunk
-    undecodable_changed: float  # share that fails after one token became another at random
+    undecodable_replaced: float  # share that fails after one token became another at random
 
 
 def measure(
@@ -76,7 +76,7 @@ def measure(
 
     Errors are between what a robot would be sent for the decoded and for the normalised chunk.
     """
-    counts, errors, failed, failed_changed = [], [], 0, 0
+    counts, errors, failed, failed_replaced = [], [], 0, 0
     for chunk in chunks:
         ids = codec.encode(chunk)
         counts.append(len(ids))
@@ -86,13 +86,13 @@ def measure(
         else:
             sent, meant = normalizer.unnormalize(decoded), normalizer.unnormalize(chunk)
             errors.append(np.abs(sent - meant))
-        failed_changed += _decoded(codec, _changed(ids, codec.size, rng), chunk.shape) is None
+        failed_replaced += _decoded(codec, _replaced(ids, codec.size, rng), chunk.shape) is None
     return Measured(
         tokens_mean=float(np.mean(counts)),
         tokens_p95=float(np.percentile(counts, 95)),
         errors=np.array(errors, np.float32).reshape(-1, *chunks.shape[1:]),
         undecodable=failed / len(chunks),
-        undecodable_changed=failed_changed / len(chunks),
+        undecodable_replaced=failed_replaced / len(chunks),
     )
 
 
@@ -103,7 +103,7 @@ def _decoded(codec: Codec, ids: list[int], shape: tuple[int, int]) -> np.ndarray
         return None
 
 
-def _changed(ids: list[int], size: int, rng: np.random.Generator) -> list[int]:
+def _replaced(ids: list[int], size: int, rng: np.random.Generator) -> list[int]:
     """Return the tokens with one of them, any, replaced by any other."""
     if not ids:
         return ids

@@ -1,7 +1,7 @@
 """An action tokenizer beside others on chunks that none of them was fitted on.
 
 The others: one that sees every robot padded to 32 dims, one fitted to each robot alone, and plain
-256-bin tokens. All fitted ones share scale, vocabulary and draw.
+256-bin tokens. All share its scale and size of vocabulary.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 from edge.action_tokens import ActionTokenizer
 from training.openfast.chunks import DatasetChunks, PaddedChunks
 from training.openfast.draw import Source, apportion, draw_jobs
-from training.openfast.fit import ChunkJob, FittedTokenizer, fit
+from training.openfast.fit import FittedTokenizer, fit
 from training.openfast.measure import Codec, Measured, Padded, PlainBins, measure
 from training.openfast.runners import Runner
 from training.openfast.units import dim_units
 
 PADDED_DIMS = 32  # arXiv 2605.02881
-_FIT, _HELD_OUT, _CHANGES = range(3)  # what a draw is for
+_FIT, _HELD_OUT, _REPLACEMENTS = range(3)  # what a draw is for
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def fit_on_sources(
     sources: Sequence[Source], chunks: int, seed: int, runner: Runner, scale: float, vocab: int
 ) -> FittedTokenizer:
     """Fit a tokenizer on `chunks` chunks drawn from the sources by weight."""
-    return fit(_all(_fit_draw(sources, chunks, seed)), runner, scale, vocab)
+    return fit(_fit_draw(sources, chunks, seed), runner, scale, vocab)
 
 
 def make_report(
@@ -50,15 +50,16 @@ def make_report(
 ) -> list[Row]:
     """Measure a tokenizer and its rivals on `chunks` held-out chunks of each source.
 
-    The rivals are fitted on `fit_chunks` chunks of the mixture, those of one robot on its share.
+    The rivals are fitted on `fit_chunks` chunks each, drawn by weight: of all sources, or of those
+    of one robot.
     """
-    drawn = _fit_draw(sources, fit_chunks, seed)
     rival = {"scale": tokens.scale, "vocab_size": tokens.vocab_size}
-    padded = fit([PaddedChunks(job, PADDED_DIMS) for job in _all(drawn)], runner, **rival).opened()
-    alone = {
-        robot: fit(_all(_of_robot(drawn, sources, robot)), runner, **rival).opened()
-        for robot in dict.fromkeys(_robot(source) for source in sources)
-    }
+    mixture = _fit_draw(sources, fit_chunks, seed)
+    padded = fit([PaddedChunks(job, PADDED_DIMS) for job in mixture], runner, **rival).opened()
+    alone = {}
+    for robot in dict.fromkeys(_robot(source) for source in sources):
+        own = [source for source in sources if _robot(source) == robot]
+        alone[robot] = fit(_fit_draw(own, fit_chunks, seed), runner, **rival).opened()
     rows = []
     for number, source in enumerate(sources):
         codecs: dict[str, Codec] = {
@@ -72,8 +73,8 @@ def make_report(
             [job.read() for job in draw_jobs(source, chunks, rng, held_out=True)]
         )
         for name, codec in codecs.items():
-            changes = np.random.default_rng((seed, _CHANGES, number))
-            rows.append(Row(source, name, measure(codec, held_out, source.normalizer, changes)))
+            replacing = np.random.default_rng((seed, _REPLACEMENTS, number))
+            rows.append(Row(source, name, measure(codec, held_out, source.normalizer, replacing)))
     return rows
 
 
@@ -81,7 +82,7 @@ def tokens_table(rows: Iterable[Row]) -> str:
     """Print one line a tokenizer and data set: tokens, error, failures."""
     lines = [
         "| data set | tokenizer | tokens, mean | p95 | joints, deg: mean | p95 | max | "
-        "gripper, %: mean | p95 | max | undecodable | one token changed |",
+        "gripper, %: mean | p95 | max | undecodable | one token replaced |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
@@ -89,7 +90,7 @@ def tokens_table(rows: Iterable[Row]) -> str:
         cells = [row.source.name, row.tokenizer, f"{measured.tokens_mean:.1f}"]
         cells += [f"{measured.tokens_p95:.0f}"]
         cells += _figures(_in_unit(row, "deg")) + _figures(_in_unit(row, "%"))
-        cells += [f"{measured.undecodable:.2%}", f"{measured.undecodable_changed:.1%}"]
+        cells += [f"{measured.undecodable:.2%}", f"{measured.undecodable_replaced:.1%}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -108,26 +109,18 @@ def joints_table(rows: Iterable[Row], tokenizer: str = "OpenFAST") -> str:
     return "\n".join(lines)
 
 
-def _fit_draw(sources: Sequence[Source], chunks: int, seed: int) -> list[list[DatasetChunks]]:
+def _fit_draw(sources: Sequence[Source], chunks: int, seed: int) -> list[DatasetChunks]:
     counts = apportion(chunks, [source.weight for source in sources])
-    return [
-        draw_jobs(source, count, np.random.default_rng((seed, _FIT, number)), held_out=False)
-        for number, (source, count) in enumerate(zip(sources, counts, strict=True))
-    ]
-
-
-def _of_robot(
-    drawn: Sequence[list[DatasetChunks]], sources: Sequence[Source], robot: str
-) -> list[list[DatasetChunks]]:
-    return [jobs for jobs, source in zip(drawn, sources, strict=True) if _robot(source) == robot]
+    jobs = []
+    for number, (source, count) in enumerate(zip(sources, counts, strict=True)):
+        jobs += draw_jobs(
+            source, count, np.random.default_rng((seed, _FIT, number)), held_out=False
+        )
+    return jobs
 
 
 def _robot(source: Source) -> str:
     return source.dataset.embodiment.name
-
-
-def _all(drawn: Iterable[list[DatasetChunks]]) -> list[ChunkJob]:
-    return [job for jobs in drawn for job in jobs]
 
 
 def _in_unit(row: Row, unit: str) -> np.ndarray:

@@ -21,6 +21,7 @@ from quantization.verify import verify_bundle
 _EXAMPLE = """example:
   molmoact-quantize build checkpoints/nano bundle --recipe int4
   molmoact-quantize build checkpoints/nano sharper --recipe int4 --set 'vision/*=int8'
+  molmoact-quantize build checkpoint tokens --recipe int8 --actions discrete
   molmoact-quantize verify bundle
 """
 
@@ -124,7 +125,8 @@ def _summary(manifest: Manifest) -> str:
     )
     return (
         f"recipe {manifest.recipe.name}, {weights / 1e6:.2f} M weights at {bits:.2f} bits, "
-        f"{total_mib:.1f} MiB, weight error {error:.2f} % RMS (plain rounding {rounded:.2f} %)"
+        f"{total_mib:.1f} MiB, weight error {error:.2f} % RMS (plain rounding {rounded:.2f} %), "
+        f"{' and '.join(manifest.model.actions)} actions"
     )
 
 

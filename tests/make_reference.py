@@ -149,6 +149,12 @@ ACTION_TOKENS = dataclasses.replace(
     cameras=("front", "wrist"),
 )
 
+SPEAKING_CARD = """# MolmoAct2, random weights that write action tokens
+
+Weights that nobody trained, but for the head: its rows of some action tokens are fitted to the
+calls beside this folder. Made by tests/make_reference.py; it knows nothing.
+"""
+
 CASES = {
     "three_cameras": Case(SMALL, frames=3, seed=1, dtype="bf16", max_shard_mib=0.5),
     "five_cameras": Case(FIVE_CAMERAS, frames=3, seed=2),
@@ -249,6 +255,7 @@ def speak(checkpoint: Path, case: Case, frames: list, calls: list[Call]) -> None
             results.append(result)
         return results
 
+    (checkpoint / "README.md").write_text(SPEAKING_CARD)
     steer_head(model, texts, lambda: say(model, processor, calls), checkpoint)
     with tempfile.TemporaryDirectory() as folder:
         bare = without_expert(checkpoint, Path(folder) / "checkpoint")

@@ -17,9 +17,8 @@ from firmware_bridge.calibration import JOINTS
 from sim.camera_process import CAMERA_NAMES
 from sim.demonstration import MAX_TICKS
 from training.demonstrations import true_depth
-from training.demonstrations.worker import Recorded, Settings
+from training.demonstrations.worker import FPS, Recorded, Settings
 
-FPS = 30
 ROBOT_TYPE = "so101"
 # A picture costs at most one more to decode (LeRobot's default), H.264 a third of AV1's time.
 CODEC, GROUP_OF_PICTURES, QUALITY, PRESET = "h264", 2, 20, "veryfast"
@@ -97,7 +96,7 @@ class DemonstrationDataset:
         )
         text = "".join(f"{line}\n" for line in self._plans)
         (self._root / PLANS_FILE).write_text(text, encoding="utf-8")
-        shutil.rmtree(self._root / "images", ignore_errors=True)
+        _sort_keys(self._root / "meta" / "stats.json")
 
 
 def _features(size: tuple[int, int]) -> dict[str, dict]:
@@ -117,6 +116,12 @@ def _features(size: tuple[int, int]) -> dict[str, dict]:
         "observation.state": dict(positions),
         **{f"observation.images.{name}": dict(picture) for name in CAMERA_NAMES},
     }
+
+
+def _sort_keys(path: Path) -> None:
+    """LeRobot writes them in the order of a set, which is another in each process."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(content, indent=4, sort_keys=True), encoding="utf-8")
 
 
 def _plan_record(number: int, episode: Recorded) -> dict[str, object]:

@@ -23,6 +23,7 @@ from sim.demonstration import Episode, Plan, demonstrate, draw_plan
 from sim.offline_world import OfflineWorld
 from training.demonstrations.true_depth import write_episode
 
+FPS = 30
 MAX_ATTEMPTS = 8
 
 _world: OfflineWorld | None = None
@@ -49,7 +50,6 @@ class Recorded:
     attempts: int  # of the expert within the episode
     clamped_ticks: int
     thrown_away: int  # episodes that did not succeed before this one did
-    simulated_s: float
     wall_s: float
     folder: Path
 
@@ -78,6 +78,7 @@ def record(settings: Settings, number: int, staging: Path) -> Recorded:
     global _world
     if _world is None:
         _world = OfflineWorld(size=settings.size, depth=True)
+        assert _world.rate_hz == FPS, "the arm profile's control rate is that of the datasets"
     started_s = time.monotonic()
     for attempt in range(MAX_ATTEMPTS):
         plan = draw_plan(
@@ -98,7 +99,6 @@ def record(settings: Settings, number: int, staging: Path) -> Recorded:
                 attempts=episode.attempts,
                 clamped_ticks=episode.clamped_ticks,
                 thrown_away=attempt,
-                simulated_s=len(episode.states) / _world.rate_hz,
                 wall_s=time.monotonic() - started_s,
                 folder=folder,
             )

@@ -145,11 +145,6 @@ def dct_matrix(horizon: int) -> np.ndarray:
     return matrix
 
 
-def action_text(ids: Iterable[int]) -> str:
-    """Write action tokens as the language model does: `<action_start><action_5>...<action_end>`."""
-    return f"<action_start>{''.join(f'<action_{token}>' for token in ids)}<action_end>"
-
-
 def language_ids(text_tokenizer: Tokenizer, tokens: ActionTokenizer) -> np.ndarray:
     """Return the id that each action token has in the language model, (tokens.size,) int64.
 

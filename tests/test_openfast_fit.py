@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from edge.action_tokens import ActionTokenizer
 from training.errors import OutputExistsError
 from training.openfast.errors import OpenFastError
 from training.openfast.fit import fit
+from training.openfast.open_tokenizer import open_tokenizer
 from training.openfast.runners import InThisProcess, open_runner
 
 
@@ -107,6 +109,21 @@ def test_a_vocabulary_smaller_than_the_range_is_refused(jobs):
 def test_a_vocabulary_that_the_bytes_overflow_is_refused(jobs):
     with pytest.raises(OpenFastError, match=r"coefficients and their bytes take .* has 112"):
         here(jobs, vocab_size=112)
+
+
+def test_a_checkpoint_without_enough_action_tokens_is_refused(tmp_path):
+    tests = Path(__file__).parent
+    assert open_tokenizer(tests / "reference_openfast", tests.parent / "checkpoints" / "nano")
+    with pytest.raises(
+        OpenFastError, match=r"512 tokens, .* no <action_48>; fit one of at most 48"
+    ):
+        open_tokenizer(
+            tests / "reference_openfast", tests / "reference" / "two_cameras" / "checkpoint"
+        )
+    with pytest.raises(OpenFastError, match=r"processor_config\.json: missing"):
+        open_tokenizer(tmp_path)
+    with pytest.raises(OpenFastError, match=r"tokenizer\.json: not a tokenizer"):
+        open_tokenizer(tests / "reference_openfast", tmp_path)
 
 
 def test_nothing_to_fit_on_is_refused():

@@ -13,10 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from edge.errors import one_line
+from training.datasets.dataset_files import open_dataset
 from training.datasets.embodiment import Embodiment
 from training.openfast.errors import OpenFastError
-
-_VERSION = "v3."
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,68 +102,24 @@ class ActionDataset:
         return sum(len(episode) for file in self.files for episode in file.episodes)
 
 
-def open_dataset(folder: Path, embodiment: Embodiment) -> ActionDataset:
-    """Read what `meta/` says; raise OpenFastError for what does not fit the embodiment."""
-    if not (folder / "meta" / "info.json").is_file():
-        raise OpenFastError(
-            f"{folder}: no LeRobot data set (meta/info.json is missing); give the folder of one"
-        )
-    from lerobot.datasets.io_utils import load_episodes, load_info
-
-    try:
-        info = load_info(folder)
-        if not str(info.codebase_version).startswith(_VERSION):
-            raise OpenFastError(
-                f"{folder}: format {info.codebase_version}; convert it to v3.0 with LeRobot's "
-                "convert_dataset_v21_to_v30"
-            )
-        rows = load_episodes(folder).to_list()
-        feature = info.features.get(embodiment.action_key)
-        _check(folder, embodiment, feature, info.fps)
-        files = _files(folder, info.data_path, rows, embodiment)
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise OpenFastError(f"{folder}: meta/ is damaged ({one_line(error)})") from None
-    if not files:
-        raise OpenFastError(f"{folder}: no episode; record some first")
-    return ActionDataset(folder, embodiment, files)
-
-
-def _check(folder: Path, embodiment: Embodiment, feature: dict | None, fps: int) -> None:
+def open_actions(folder: Path, embodiment: Embodiment) -> ActionDataset:
+    """Read what `meta/` says; raise DatasetError or OpenFastError for what does not fit."""
+    dataset = open_dataset(folder)
     key, dim = embodiment.action_key, len(embodiment.action_names)
-    if feature is None:
-        raise OpenFastError(f"{folder}: no feature {key!r}, which embodiment {embodiment.name} has")
-    if tuple(feature["shape"]) != (dim,):
+    if dataset.width(key) != dim:
         raise OpenFastError(
-            f"{folder}: {key!r} has shape {tuple(feature['shape'])}; embodiment {embodiment.name} "
-            f"has {dim} dims"
+            f"{folder}: {key!r} has {dataset.width(key)} dims; embodiment {embodiment.name} has "
+            f"{dim}"
         )
-    if fps != embodiment.fps:
+    if dataset.fps != embodiment.fps:
         raise OpenFastError(
-            f"{folder}: {fps} frames/s; embodiment {embodiment.name} has {embodiment.fps}, and a "
-            "chunk is a fixed time"
+            f"{folder}: {dataset.fps:g} frames/s; embodiment {embodiment.name} has "
+            f"{embodiment.fps}, and a chunk is a fixed time"
         )
-
-
-def _files(
-    folder: Path, pattern: str, rows: list[dict], embodiment: Embodiment
-) -> tuple[ActionFile, ...]:
-    by_file: dict[Path, list[dict]] = {}
-    for row in sorted(rows, key=lambda row: row["dataset_from_index"]):
-        path = folder / pattern.format(
-            chunk_index=row["data/chunk_index"], file_index=row["data/file_index"]
-        )
-        by_file.setdefault(path, []).append(row)
-    return tuple(
-        ActionFile(path, embodiment.action_key, len(embodiment.action_names), _episodes(own))
-        for path, own in by_file.items()
-    )
-
-
-def _episodes(rows: list[dict]) -> tuple[Episode, ...]:
-    first = rows[0]["dataset_from_index"]
-    return tuple(
-        Episode(
-            row["episode_index"], row["dataset_from_index"] - first, row["dataset_to_index"] - first
-        )
-        for row in rows
-    )
+    spans: dict[Path, list[Episode]] = {}
+    for episode in dataset.episodes:
+        own = spans.setdefault(episode.data_file, [])
+        start = own[-1].stop if own else 0
+        own.append(Episode(episode.index, start, start + episode.frames))
+    files = tuple(ActionFile(path, key, dim, tuple(own)) for path, own in spans.items())
+    return ActionDataset(folder, embodiment, files)

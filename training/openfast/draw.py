@@ -14,7 +14,7 @@ from edge.json_file import read_json
 from edge.normalization import Normalizer, parse_tags
 from training.datasets.embodiment import load_embodiment
 from training.openfast.chunks import DatasetChunks, quantile_normalizer
-from training.openfast.dataset import ActionDataset, ActionFile, Episode, open_dataset
+from training.openfast.dataset import ActionDataset, ActionFile, Episode, open_actions
 from training.openfast.errors import OpenFastError
 
 _MOST_CHUNKS = 4096  # a job
@@ -39,7 +39,7 @@ class Source:
 
 
 def open_sources(specs: Sequence[str], norm_stats: Path | None) -> list[Source]:
-    """Open `FOLDER:EMBODIMENT[:WEIGHT]` each; raise OpenFastError or EmbodimentError.
+    """Open `FOLDER:EMBODIMENT[:WEIGHT]` each; raise TrainingError.
 
     Actions are normalised by the tag's figures in `norm_stats`, or by the data set's own q01..q99.
     """
@@ -89,7 +89,7 @@ def _open_source(spec: str, stats: object, norm_stats: Path | None) -> Source:
     parts = spec.split(":")
     if len(parts) not in (2, 3) or not all(parts):
         raise OpenFastError(f"--data {spec!r} is not FOLDER:EMBODIMENT or FOLDER:EMBODIMENT:WEIGHT")
-    dataset = open_dataset(Path(parts[0]), load_embodiment(parts[1]))
+    dataset = open_actions(Path(parts[0]), load_embodiment(parts[1]))
     weight = _weight(spec, parts[2]) if len(parts) == 3 else 1.0
     if norm_stats is None:
         return Source(dataset, quantile_normalizer(dataset), weight)
@@ -128,10 +128,7 @@ def _tag_normalizer(tags: dict, dataset: ActionDataset, path: Path) -> Normalize
 
 def _spans(dataset: ActionDataset, held_out: bool) -> list[tuple[int, Episode]]:
     spans = [
-        (number, episode)
-        for number, file in enumerate(dataset.files)
-        for episode in file.episodes
-        if len(episode)
+        (number, episode) for number, file in enumerate(dataset.files) for episode in file.episodes
     ]
     if len(spans) == 1:
         return spans

@@ -140,17 +140,12 @@ def _fit(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from edge.action_tokens import ActionTokenizer
-    from edge.errors import ActionTokensError
     from training.openfast.draw import open_sources
-    from training.openfast.errors import OpenFastError
+    from training.openfast.open_tokenizer import open_tokenizer
     from training.openfast.report import joints_table, make_report, tokens_table
     from training.openfast.runners import open_runner
 
-    try:
-        tokens = ActionTokenizer.open(args.tokenizer)
-    except ActionTokensError as error:
-        raise OpenFastError(str(error)) from None
+    tokens = open_tokenizer(args.tokenizer)
     sources = open_sources(args.data, args.norm_stats)
     with open_runner(args.workers, args.ray) as runner:
         rows = make_report(

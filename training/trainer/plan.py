@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from training.init.sizes import ModelSize
 from training.model.groups import parameter_groups
 from training.model.load import empty_model
-from training.model.settings import Adaptation
+from training.model.settings import Adaptation, GateKind
 from training.trainer.example_load import ExampleLoad, largest_load, mean_load
 from training.trainer.memory import GIB, DeviceBytes, Learning, Passes, device_bytes
 from training.trainer.model_shape import Shape, meta_model, shape_of
 from training.trainer.recipe import Recipe
-from training.trainer.stage import make_trainable
+from training.trainer.stage import WITHOUT_DEPTH, make_trainable
 from training.trainer.work import example_flops
 
 # The CUDA context, the allocator's gaps and NCCL's buffers take the rest.
@@ -76,7 +77,12 @@ class Planner:
             flow_samples=recipe.flow.samples if recipe.flow else 0,
             averaged=recipe.ema is not None,
         )
-        shape, groups = self._built()
+        shape, groups = _built(
+            self.model,
+            recipe.flow is not None,
+            (recipe.depth or WITHOUT_DEPTH).gate,
+            recipe.trainable,
+        )
         learning = _learning(recipe, groups)
         load = mean_load(recipe, shape)
         per_example = example_flops(
@@ -126,22 +132,6 @@ class Planner:
         if plan.gib <= memory_gib * USABLE_SHARE:
             yield f"{name} ({plan.gib:.1f} GiB)"
 
-    def _built(self) -> tuple[Shape, dict[str, tuple[int, int]]]:
-        if isinstance(self.model, ModelSize):
-            model = meta_model(self.model)
-        else:
-            model = empty_model(self.model)
-        shape = shape_of(model)
-        make_trainable(model, self.recipe)
-        groups = {
-            name: (
-                sum(parameter.numel() for parameter in parameters),
-                sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
-            )
-            for name, parameters in parameter_groups(model).items()
-        }
-        return shape, groups
-
 
 def fits(plan: Plan, memory_gib: float) -> bool:
     """Say whether a device of `memory_gib` holds the plan."""
@@ -160,3 +150,21 @@ def _learning(recipe: Recipe, groups: dict[str, tuple[int, int]]) -> Learning:
         through_decoder=vision or (decoder and (recipe.losses.language > 0 or expert_reaches)),
         through_expert=recipe.flow is not None,
     )
+
+
+@lru_cache(maxsize=8)
+def _built(
+    size: ModelSize | Path, with_expert: bool, gate: GateKind, adaptation: Adaptation
+) -> tuple[Shape, dict[str, tuple[int, int]]]:
+    """Give the shape of a model, and (parameters, trainable ones) by group."""
+    model = meta_model(size) if isinstance(size, ModelSize) else empty_model(size)
+    shape = shape_of(model)
+    make_trainable(model, with_expert=with_expert, gate=gate, adaptation=adaptation)
+    groups = {
+        name: (
+            sum(parameter.numel() for parameter in parameters),
+            sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        )
+        for name, parameters in parameter_groups(model).items()
+    }
+    return shape, groups

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 
 from training.errors import TrainingError
@@ -52,6 +53,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def _plan(args: argparse.Namespace) -> int:
+    # LeRobot's model calls what transformers 5 is about to rename.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     from training.trainer.plan import Planner, fits
     from training.trainer.plan_table import plan_table
     from training.trainer.recipe import read_recipe

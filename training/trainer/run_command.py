@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 
 from training.trainer.option_types import whole, whole_or_zero
@@ -43,6 +44,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    # LeRobot's model calls what transformers 5 is about to rename.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     from training.trainer.recipe import read_recipe
     from training.trainer.run import RunOptions, run_recipe
 

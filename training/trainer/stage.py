@@ -21,7 +21,7 @@ from training.model.graft import graft
 from training.model.groups import parameter_groups
 from training.model.load import load_model
 from training.model.objective import Objective
-from training.model.settings import DepthSettings, FlowSettings
+from training.model.settings import Adaptation, DepthSettings, FlowSettings, GateKind
 from training.trainer.recipe import Recipe
 
 NORM_STATS = "norm_stats.json"
@@ -73,12 +73,18 @@ def open_stage(
     collator = Collator(source)
     model = load_model(source)
     torch.manual_seed(recipe.seed)  # of grafted parts and adapters
-    make_trainable(model, recipe)
+    depth = recipe.depth or WITHOUT_DEPTH
+    make_trainable(
+        model,
+        with_expert=recipe.flow is not None,
+        gate=depth.gate,
+        adaptation=recipe.trainable,
+    )
     objective = Objective(
         model,
         recipe.losses,
         recipe.flow or FlowSettings(),
-        recipe.depth or WITHOUT_DEPTH,
+        depth,
         recipe.seed,
         every_part=every_part,
         recompute=recompute,
@@ -86,12 +92,17 @@ def open_stage(
     return Stage(source, objective, mixture, collator)
 
 
-def make_trainable(model: MolmoAct2ForConditionalGeneration, recipe: Recipe) -> None:
-    """Add the parts that the recipe asks for and let learn what it lets learn, in place."""
-    depth = recipe.depth or WITHOUT_DEPTH
-    graft(model, expert=recipe.flow is not None, depth_gate=depth.gate)
-    adapt(model, recipe.trainable)
-    if recipe.flow is None:  # an expert that is there stays as it is
+def make_trainable(
+    model: MolmoAct2ForConditionalGeneration,
+    *,
+    with_expert: bool,
+    gate: GateKind,
+    adaptation: Adaptation,
+) -> None:
+    """Add the parts that a recipe asks for and let learn what it lets learn, in place."""
+    graft(model, expert=with_expert, depth_gate=gate)
+    adapt(model, adaptation)
+    if not with_expert:  # one that is there stays as it is
         for parameter in parameter_groups(model)["expert"]:
             parameter.requires_grad_(False)
 

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("lerobot.policies.molmoact2")
 
+from make_reference import TILED
 from model_batches import a_batch, rows_of
 from test_objective_parity import assert_same_gradients
 
+from training.examples.collate import Collator
+from training.examples.example import Example
 from training.init.init_checkpoint import init_checkpoint
-from training.init.sizes import NANO
+from training.init.sizes import NANO, DepthGate
 from training.model.load import load_model
 from training.model.objective import Objective, StepTotals, step_totals
 from training.model.settings import DepthSettings, FlowSettings, LossSettings, SettingsError
 
 SEED = 3
+UNITS = ("MolmoAct2DecoderLayer", "MolmoAct2VisionBlock", "ActionExpertBlock")
 DEPTH = DepthSettings(code_noise=0.1)
 FLOW = FlowSettings(samples=2)
 
@@ -120,6 +128,22 @@ def test_every_part_runs_when_processes_must_do_the_same_and_changes_no_gradient
     assert all(not grads[name].any() for name in grads.keys() - plain.keys())
 
 
+@pytest.mark.parametrize("kinds", [["text"], ["question"], ["act"]])
+def test_with_every_part_modules_run_in_one_order_whatever_the_batch_lacks(model, kinds):
+    """Processes that gather parameters wait for each other, module by module."""
+    ran = []
+    for name, module in model.named_modules():
+        if type(module).__name__ in UNITS:
+            module.register_forward_pre_hook(lambda _m, _a, name=name: ran.append(name))
+    objective = Objective(model, LossSettings(), FLOW, DEPTH, SEED, every_part=True)
+    batches = a_batch(model, ["depth_act", "question"]), a_batch(model, kinds)
+    for batch in batches:
+        objective(batch, StepTotals(1.0, 1.0))
+    half = len(ran) // 2
+    assert ran[:half] == ran[half:]
+    assert len(set(ran)) == half == 4 + 4 + 4
+
+
 def test_recomputing_activations_changes_no_gradient(checkpoint):
     losses = []
     models = [load_model(checkpoint) for _ in range(2)]
@@ -170,15 +194,22 @@ def test_code_noise_swaps_inputs_of_learnt_codes_only_by_example_number(model):
     assert torch.equal(objective.eval()._noisy_ids(batch), ids)
 
 
-def test_the_gate_is_the_reference_models(model):
+@pytest.mark.parametrize("kind", [DepthGate.PER_LAYER, DepthGate.SHARED])
+def test_the_gate_is_the_reference_models(tmp_path, kind):
+    folder = tmp_path / "gated"
+    size = dataclasses.replace(NANO, depth_gate=kind)
+    init_checkpoint(folder, size, seed=2, dtype="fp32", max_shard_mib=100)
+    model = load_model(folder)
     backbone = model.model
-    for gate in backbone.action_expert_depth_gate:
+    gates = backbone.action_expert_depth_gate
+    for gate in gates if kind is DepthGate.PER_LAYER else [gates]:
         torch.nn.init.normal_(gate.weight, std=0.5)
     batch = a_batch(model, ["depth_act"])
-    seen = {}
-    backbone.action_expert.blocks[0].cross_attn.register_forward_hook(
-        lambda _m, _a, named, _o: seen.update(named), with_kwargs=True
-    )
+    seen = []
+    for block in backbone.action_expert.blocks:
+        block.cross_attn.register_forward_hook(
+            lambda _m, _a, named, _o: seen.append(named), with_kwargs=True
+        )
     objective = Objective(model, LossSettings(), FlowSettings(samples=1), DepthSettings(0.0), SEED)
     objective(batch, step_totals([batch]))
     outputs = backbone(**batch.model_inputs, use_cache=True)
@@ -189,10 +220,39 @@ def test_the_gate_is_the_reference_models(model):
         input_ids=ids, encoder_attention_mask=visible, layer_kv_states=states
     )
     assert 0 < gate[0].item() < 1
-    states = backbone._apply_depth_gate_to_layer_kv_states(states, mask, gate)
-    keys, values = backbone.action_expert._prepare_kv_context(states)[0]
-    torch.testing.assert_close(seen["kv_k"], keys, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(seen["kv_v"], values, rtol=1e-4, atol=1e-5)
+    gated = backbone._apply_depth_gate_to_layer_kv_states(states, mask, gate)
+    assert not torch.equal(gated[0][1], states[0][1])
+    expected = backbone.action_expert._prepare_kv_context(gated)
+    for (keys, values), given in zip(expected, seen, strict=True):
+        torch.testing.assert_close(given["kv_k"], keys, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(given["kv_v"], values, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["eager", "sdpa"])
+def test_each_picture_alone_gives_what_padding_to_the_fullest_example_gives(tmp_path, pooling):
+    folder = tmp_path / "tiled"
+    init_checkpoint(folder, TILED, seed=4, dtype="fp32", max_shard_mib=100)
+    config = json.loads((folder / "config.json").read_text())
+    config["adapter_config"]["attn_implementation"] = pooling
+    (folder / "config.json").write_text(json.dumps(config))
+    model = load_model(folder)
+    rng = np.random.default_rng(0)
+    sizes = [(90, 50), (60, 80), (72, 72)]
+    pictures = [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+    examples = [
+        Example(number, "x", tuple(images), "what is it?", "a cube<|im_end|>", None)
+        for number, images in enumerate((pictures[:2], pictures[2:]))
+    ]
+    batch = Collator(folder)(examples)
+    assert len(set(batch.model_inputs["image_num_crops"].tolist())) > 1
+    objective = Objective(model, LossSettings(flow=0), FLOW, DEPTH, SEED)
+    hidden, _ = objective._read(batch, with_keys_values=False)
+    expected = model.model(**batch.model_inputs, use_cache=False).last_hidden_state
+    seen = batch.model_inputs["attention_mask"].bool()
+    torch.testing.assert_close(hidden[seen], expected[seen], rtol=1e-4, atol=1e-4)
+    objective(batch, step_totals([batch])).loss.backward()
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(grad.isfinite().all() for grad in grads)
 
 
 def test_bfloat16_autocast_is_near_float32(model):

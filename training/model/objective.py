@@ -15,6 +15,7 @@ from lerobot.policies.molmoact2.molmoact2_hf_model.configuration_molmoact2 impor
 from lerobot.policies.molmoact2.molmoact2_hf_model.modeling_molmoact2 import (
     MolmoAct2ForConditionalGeneration,
     MolmoAct2Model,
+    MolmoAct2VisionBackbone,
 )
 from torch import nn
 
@@ -123,7 +124,7 @@ class Objective(nn.Module):
             flow = self._flow_losses(batch, rows, keys_values).sum() / totals.chunks
         loss = self.losses.language * (cross_entropy + log_z) + self.losses.flow * flow
         if self.every_part:
-            loss = loss + 0 * self._everything(batch, hidden, keys_values, speaks, moves)
+            loss = loss + 0 * self._left_out(batch, hidden, keys_values, speaks, moves)
         return StepLosses(loss, cross_entropy.detach(), flow.detach(), log_z.detach())
 
     def _read(
@@ -151,14 +152,19 @@ class Objective(nn.Module):
     ) -> torch.Tensor:
         """Embed tokens and pictures. Each picture is an example of its own to the image encoder.
 
-        LeRobot's way pads every example to as many pictures as the fullest has.
+        LeRobot's way pads every example to as many pictures as the fullest has, and takes no batch
+        with an example that has none.
         """
         pictures = {name: inputs[name] for name in _PICTURE_INPUTS if name in inputs}
         images = pooling = None
         if pictures:
             alone = ids.new_full((len(inputs["image_grids"]), 1), self._config.image_end_token_id)
             images, pooling = backbone.merge_visual_inputs(input_ids=alone, **pictures)
-        return backbone.build_input_embeddings(ids, images, pooling)[0]
+        embeddings = backbone.build_input_embeddings(ids, images, pooling)[0]
+        if self.every_part and not pictures and backbone.vision_backbone is not None:
+            # Here and not later: processes that gather parameters must do so in one order.
+            embeddings = embeddings + 0 * _blank_picture(backbone.vision_backbone).sum()
+        return embeddings
 
     def _noisy_ids(self, batch: Batch) -> torch.Tensor:
         """Swap some depth codes to be learnt for random ones (MolmoAct2 release, 10 %)."""
@@ -224,7 +230,7 @@ class Objective(nn.Module):
             batch.horizon_is_pad[rows],
         )
 
-    def _everything(
+    def _left_out(
         self,
         batch: Batch,
         hidden: torch.Tensor,
@@ -232,7 +238,7 @@ class Objective(nn.Module):
         speaks: bool,
         moves: bool,
     ) -> torch.Tensor:
-        """Touch what this batch left out, for processes that must run the same modules."""
+        """Run the head and the expert where this batch has no use for them."""
         touched = hidden.new_zeros(())
         if self.losses.language > 0 and not speaks:
             touched = touched + self.model.lm_head(hidden[:1, 0]).float().sum()
@@ -240,8 +246,6 @@ class Objective(nn.Module):
             first, whole = batch.numbers.new_zeros(1), torch.zeros_like(batch.horizon_is_pad)
             chunk = replace(batch, horizon_is_pad=whole)  # attending to nothing would give NaN
             touched = touched + self._flow_losses(chunk, first, keys_values).sum()
-        if "pixel_values" not in batch.model_inputs and self.model.vision_backbone is not None:
-            touched = touched + _blank_picture(self.model).float().sum()
         return touched
 
     @property
@@ -249,13 +253,10 @@ class Objective(nn.Module):
         return self.model.config
 
 
-def _blank_picture(model: MolmoAct2ForConditionalGeneration) -> torch.Tensor:
-    vision = model.vision_backbone
+def _blank_picture(vision: MolmoAct2VisionBackbone) -> torch.Tensor:
     vit = vision.image_vit.config
-    pixels = torch.zeros(
-        (1, 1, vit.image_num_patch[0] * vit.image_num_patch[1], vit.image_patch_size**2 * 3),
-        device=vision.device,
-    )
+    rows, columns = vit.image_num_patch
+    pixels = torch.zeros((1, 1, rows * columns, vit.image_patch_size**2 * 3), device=vision.device)
     return vision(pixels, torch.zeros((1, 1, 1), dtype=torch.long, device=vision.device))
 
 

@@ -10,7 +10,6 @@ from lerobot.policies.molmoact2.molmoact2_hf_model.modeling_molmoact2 import (
     MolmoAct2ForConditionalGeneration,
 )
 
-from edge.action_tokens import ActionTokenizer
 from training.datasets.mixture import Mixture, MixtureContext
 from training.errors import TrainingError
 from training.examples.collate import Collator
@@ -22,6 +21,7 @@ from training.model.groups import parameter_groups
 from training.model.load import load_model
 from training.model.objective import Objective
 from training.model.settings import Adaptation, DepthSettings, FlowSettings, GateKind
+from training.openfast.open_tokenizer import open_tokenizer
 from training.trainer.recipe import Recipe
 
 NORM_STATS = "norm_stats.json"
@@ -118,5 +118,5 @@ def _context(recipe: Recipe, source: Path) -> MixtureContext:
         seed=recipe.seed,
         checkpoint=source,
         norm_stats=norm_stats_file(recipe, source),
-        action_tokenizer=None if tokenizer is None else ActionTokenizer.open(tokenizer),
+        action_tokenizer=None if tokenizer is None else open_tokenizer(tokenizer, source),
     )

@@ -105,7 +105,7 @@ class DepthCodec:
     @torch.inference_mode()
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Return the pictures of (n, cells) codes, (n, side_px, side_px) float32 in 0..255."""
-        grids = torch.from_numpy(np.asarray(codes, np.int64))
+        grids = torch.from_numpy(np.array(codes, np.int64))
         grids = grids.reshape(-1, self.shape.grid, self.shape.grid)
         pictures = [
             self._model.decode(grids[start : start + _BATCH])

@@ -37,9 +37,13 @@ def own_limits(relative: np.ndarray) -> Limits:
 
 
 def relative_from_picture(picture: np.ndarray, limits: Limits) -> np.ndarray:
-    """Undo the stretch of `depth_picture`; (..., H, W) in 0..255, fractions allowed, to float32."""
+    """Undo the stretch of `depth_picture`; (..., H, W) in 0..255, fractions allowed, to float32.
+
+    Levels were cut, so what they stand for is on average half a level more.
+    """
     least, most = limits
-    return least + np.asarray(picture, np.float32) / np.float32(255) * np.float32(most - least)
+    shares = (np.asarray(picture, np.float32) + np.float32(0.5)) / np.float32(255)
+    return least + shares * np.float32(most - least)
 
 
 def resize_nearest(values: np.ndarray, side_px: int) -> np.ndarray:

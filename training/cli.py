@@ -20,7 +20,7 @@ from training.init.init_checkpoint import WrittenCheckpoint, init_checkpoint
 from training.init.safetensors_writer import BYTES_PER_VALUE
 from training.init.sizes import SIZES, size_by_name
 from training.model import merge_command
-from training.molmoer import evaluate_command, questions_command
+from training.molmoer import evaluate_command, questions_command, rehearsal_command
 from training.openfast import openfast_command
 from training.trainer import plan_command, run_command
 
@@ -68,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
         merge_command,
         questions_command,
         evaluate_command,
+        rehearsal_command,
         depth_command,
     ):
         command.add_parser(commands)

@@ -57,6 +57,7 @@ def test_what_is_read_and_written_again_is_the_same_checkpoint(source, model, tm
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert "molmoact-train run x.yaml --out y" in (out / "README.md").read_text()
     assert [path.name for path in out.parent.iterdir()] == ["again"]  # nothing hidden stays
+    assert {path.stat().st_mode & 0o777 for path in out.iterdir()} == {0o644}
 
 
 def test_shards_in_bfloat16_are_rounded_to_nearest_even_and_load_in_the_public_model(

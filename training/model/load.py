@@ -8,6 +8,7 @@ new weights after it has read the checkpoint's.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -69,7 +70,9 @@ def empty_model(
 ) -> MolmoAct2ForConditionalGeneration:
     """Build the model that a checkpoint describes on the meta device: shapes, no memory."""
     read_config(folder)
-    config = MolmoAct2Config.from_pretrained(str(folder))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of the public model's older ways
+        config = MolmoAct2Config.from_pretrained(str(folder))
     config._name_or_path = str(folder)  # where it looks for the norm stats
     if residual_dropout is not None:
         config.text_config.residual_dropout = residual_dropout

@@ -63,7 +63,6 @@ _EXPERT = (
     "dropout",
 )
 _CARRIED = (".json", ".jinja", ".txt")
-_METADATA = {"format": "pt"}
 
 
 def save_checkpoint(
@@ -110,7 +109,7 @@ def _carry(
     if norm_stats is not None:
         shutil.copyfile(norm_stats, folder / norm_stats_name)
     tokenizer = action_tokenizer or source / ACTION_TOKENIZER
-    if tokenizer.is_dir():
+    if action_tokenizer is not None or tokenizer.is_dir():
         shutil.copytree(tokenizer, folder / ACTION_TOKENIZER)
 
 
@@ -136,8 +135,7 @@ def _write_weights(
         dict(state), filename_pattern="model{suffix}.safetensors", max_shard_size=math.floor(limit)
     )
     for name, tensors in plan.filename_to_tensors.items():
-        shard = {tensor: _stored(state[tensor], dtype) for tensor in tensors}
-        save_file(shard, folder / name, metadata=_METADATA)
+        _write_tensors(folder / name, {n: state[n] for n in tensors}, dtype)
     if plan.is_sharded:
         count = sum(tensor.numel() for tensor in state.values())
         metadata = {"total_parameters": count, "total_size": count * dtype.itemsize}
@@ -154,21 +152,23 @@ def _write_adapters(
 ) -> None:
     """Write the adapters, and what was trained in full beside them."""
     adapters = peft.get_peft_model_state_dict(model, state_dict=dict(state))
-    stored = {f"base_model.model.{n}": _stored(t, dtype) for n, t in adapters.items()}
-    save_file(stored, folder / ADAPTERS, metadata=_METADATA)
+    named = {f"base_model.model.{name}": tensor for name, tensor in adapters.items()}
+    _write_tensors(folder / ADAPTERS, named, dtype)
     in_full = {
-        name: _stored(state[name], dtype)
+        name: state[name]
         for name, parameter in model.named_parameters()
         if parameter.requires_grad and ".lora_" not in name
     }
-    save_file(in_full, folder / TRAINED, metadata=_METADATA)
+    _write_tensors(folder / TRAINED, in_full, dtype)
     config = model.peft_config["default"]
     config.base_model_name_or_path = str(source)
     config.save_pretrained(str(folder))
 
 
-def _stored(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    return tensor.detach().to("cpu", dtype).contiguous()
+def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> None:
+    stored = {n: t.detach().to("cpu", dtype).contiguous() for n, t in tensors.items()}
+    save_file(stored, path, metadata={"format": "pt"})
+    path.chmod(0o644)  # safetensors makes it private
 
 
 def _write_json(path: Path, content: dict[str, object]) -> None:

@@ -28,7 +28,7 @@ RELATIVE = 1e-6
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     tiny_training.make_checkpoint(folder)
-    recipe = tiny_training.write_recipe(folder, steps=4, micro_batch_size=1)
+    recipe = tiny_training.write_recipe(folder, steps=4, micro_batch_size=1, ema=0.9)
     launched = subprocess.Popen(
         [
             *(sys.executable, "-m", "accelerate.commands.launch"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import sys
 from collections.abc import Iterator
@@ -122,6 +123,7 @@ def _train(
         if log is not None:
             log.sync()
         save_state(run.state, figures.step, trained, accelerator, recipe.digest())
+        gc.collect()  # what saving left behind; the loop keeps the collector at rest
         if main:
             prune_states(run.state, options.keep)
             draw_curves(read_log(run.log), run.path / "losses.png", run.path.name)

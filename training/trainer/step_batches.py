@@ -6,6 +6,7 @@ r-th of w equal slices, cut into micro-batches. Nothing is kept between steps.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import torch
@@ -77,3 +78,4 @@ def batches_ahead(batches: StepBatches, first_step: int, workers: int) -> Iterat
 
 def _start_worker(worker: int) -> None:
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that trains

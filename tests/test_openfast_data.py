@@ -1,7 +1,8 @@
-"""Chunks drawn from data sets on disk: which, how normalised, and what is refused."""
+"""Chunks drawn from datasets on disk: which, how normalised, and what is refused."""
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +14,8 @@ from training.cli import main
 from training.datasets.embodiment import EmbodimentError, load_embodiment
 from training.errors import TrainingError
 from training.init.norm_stats import norm_stats
-from training.openfast.dataset import open_actions
-from training.openfast.draw import apportion, draw_jobs, open_sources
+from training.openfast.dataset import ActionDataset, ActionFile, Episode, open_actions
+from training.openfast.draw import Source, apportion, draw_jobs, open_sources
 from training.openfast.errors import OpenFastError
 from training.openfast.synthetic import ROBOTS, motion, write_synthetic
 
@@ -23,7 +24,7 @@ EPISODES = 11
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """Data sets of a few short made-up episodes, to be copied before they are damaged."""
+    """Datasets of a few short made-up episodes, to be copied before they are damaged."""
     import training.openfast.synthetic as synthetic
 
     out = tmp_path_factory.mktemp("synthetic") / "data"
@@ -124,6 +125,31 @@ def test_held_out_episodes_are_never_fitted_on(so101):
     assert sum(len(job.starts) for job in fitted) == 100_000
     assert episodes(held_out) == {9}
     assert episodes(fitted) == set(range(EPISODES)) - {9}
+
+
+def test_every_frame_of_every_file_can_start_a_chunk():
+    def file(number, lengths):
+        ends = np.cumsum(lengths).tolist()
+        episodes = [
+            Episode(10 * number + index, end - length, end)
+            for index, (length, end) in enumerate(zip(lengths, ends, strict=True))
+        ]
+        return ActionFile(Path(f"{number}.parquet"), "action", 6, tuple(episodes))
+
+    files = (file(0, [4, 7]), file(1, [3]), file(2, [5, 2]))
+    dataset = ActionDataset(Path("somewhere"), load_embodiment("so101"), files)
+    source = Source(dataset, normalizer=None, weight=1.0)
+    rng = np.random.default_rng(0)
+    fitted = draw_jobs(source, 19, rng, held_out=False)
+    assert [(job.file.path.name, job.starts.tolist()) for job in fitted] == [
+        ("0.parquet", list(range(11))),
+        ("1.parquet", list(range(3))),
+        ("2.parquet", list(range(5))),
+    ]
+    (held_out,) = draw_jobs(source, 2, rng, held_out=True)
+    assert (held_out.file.path.name, held_out.starts.tolist()) == ("2.parquet", [5, 6])
+    assert sum(len(job.starts) for job in draw_jobs(source, 9000, rng, held_out=False)) == 9000
+    assert all(len(job.starts) <= 4096 for job in draw_jobs(source, 9000, rng, held_out=False))
 
 
 def test_the_same_seed_draws_the_same_chunks(so101):

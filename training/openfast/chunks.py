@@ -10,7 +10,7 @@ from edge.joint_frame import JointFrame
 from edge.normalization import Normalizer
 from training.openfast.dataset import ActionDataset, ActionFile
 
-_RANGE_FRAMES = 2_000_000  # from which a data set's quantiles are taken
+_RANGE_FRAMES = 2_000_000  # from which a dataset's quantiles are taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class PaddedChunks:
 
 
 def quantile_normalizer(dataset: ActionDataset) -> Normalizer:
-    """Return what maps the data set's q01..q99, in the checkpoint's joint frame, to [-1, 1].
+    """Return what maps the dataset's q01..q99, in the checkpoint's joint frame, to [-1, 1].
 
     Of more than two million frames, evenly spaced ones are taken. Reads every file once.
     """

@@ -1,4 +1,4 @@
-"""The action column of a LeRobot v3 data set: where its episodes are, and what it holds.
+"""The action column of a LeRobot v3 dataset: where its episodes are, and what it holds.
 
 Only parquet files are read: no picture is decoded, nothing is downloaded.
 """
@@ -40,7 +40,7 @@ class ActionFile:
     episodes: tuple[Episode, ...]  # all of the file, in its order
 
     def read(self) -> np.ndarray:
-        """Return the actions of the file, (rows, dim) float32, in the data set's units.
+        """Return the actions of the file, (rows, dim) float32, in the dataset's units.
 
         Raises OpenFastError naming file, episode and field for rows that are missing, of another
         width, or not finite.
@@ -52,14 +52,14 @@ class ActionFile:
         except (OSError, KeyError, ValueError) as error:  # pyarrow's errors are ValueErrors
             raise OpenFastError(
                 f"{self.path}: cannot read {self.key!r} ({one_line(error)}); copy or record the "
-                "data set again"
+                "dataset again"
             ) from None
         expected = np.repeat([e.index for e in self.episodes], [len(e) for e in self.episodes])
         if not np.array_equal(numbers, expected):
             raise OpenFastError(
                 f"{self.path}: {len(numbers)} rows are not the {len(expected)} rows of episodes "
                 f"{self.episodes[0].index} to {self.episodes[-1].index} that meta/episodes lists; "
-                "copy or record the data set again"
+                "copy or record the dataset again"
             )
         values = self._values(column)
         self._refuse_missing(values)
@@ -91,7 +91,7 @@ class ActionFile:
 
 @dataclass(frozen=True, slots=True)
 class ActionDataset:
-    """A data set and the robot that recorded it."""
+    """A dataset and the robot that recorded it."""
 
     folder: Path
     embodiment: Embodiment

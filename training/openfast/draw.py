@@ -25,7 +25,7 @@ _MAX_HORIZON, _MAX_DIMS = 1000, 64  # as embodiments have them
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One data set of a mixture."""
+    """One dataset of a mixture."""
 
     dataset: ActionDataset
     normalizer: Normalizer
@@ -41,7 +41,7 @@ class Source:
 def open_sources(specs: Sequence[str], norm_stats: Path | None) -> list[Source]:
     """Open `FOLDER:EMBODIMENT[:WEIGHT]` each; raise TrainingError.
 
-    Actions are normalised by the tag's figures in `norm_stats`, or by the data set's own q01..q99.
+    Actions are normalised by the tag's figures in `norm_stats`, or by the dataset's own q01..q99.
     """
     stats = None if norm_stats is None else _stats(norm_stats)
     return [_open_source(spec, stats, norm_stats) for spec in specs]

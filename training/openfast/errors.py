@@ -6,4 +6,4 @@ from training.errors import TrainingError
 
 
 class OpenFastError(TrainingError):
-    """A data set, a tokenizer or a cluster does not fit what was asked for."""
+    """A dataset, a tokenizer or a cluster does not fit what was asked for."""

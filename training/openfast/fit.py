@@ -93,7 +93,7 @@ def fit(jobs: Sequence[ChunkJob], runner: Runner, scale: float, vocab_size: int)
     """
     found = [each for each in runner.map(partial(_survey, scale=scale), jobs) if each is not None]
     if not found:
-        raise OpenFastError("no chunk to fit on; give a data set that has episodes")
+        raise OpenFastError("no chunk to fit on; give a dataset that has episodes")
     shapes = [shape for _, shape in found]
     bounds = CoefficientRange(min(r.low for r, _ in found), max(r.high for r, _ in found))
     _check_range(bounds, vocab_size, scale)

@@ -1,4 +1,4 @@
-"""molmoact-train openfast: fit action tokenizers on data sets, and say how good they are.
+"""molmoact-train openfast: fit action tokenizers on datasets, and say how good they are.
 
 molmoact-train openfast fit data/openfast --data data/demos:so101 --chunks 20000
 molmoact-train openfast report data/openfast --data data/demos:so101
@@ -33,8 +33,8 @@ def add_parser(commands: Any) -> None:
 def _add_fit(commands: Any) -> None:
     parser = commands.add_parser(
         "fit",
-        help="fit a tokenizer on the actions of data sets",
-        description="Fit a tokenizer on chunks drawn from LeRobot v3 data sets; every tenth "
+        help="fit a tokenizer on the actions of datasets",
+        description="Fit a tokenizer on chunks drawn from LeRobot v3 datasets; every tenth "
         "episode is left for `report`.",
         epilog=f"example: {_EXAMPLE}",
     )
@@ -71,15 +71,15 @@ def _add_report(commands: Any) -> None:
         metavar="N",
         help="chunks to fit the others on; as many as TOKENIZER had, to be fair (default: 20000)",
     )
-    _add_draw(parser, 1000, "held-out chunks of each data set (default: 1000)")
+    _add_draw(parser, 1000, "held-out chunks of each dataset (default: 1000)")
     parser.set_defaults(run=_report)
 
 
 def _add_synthetic(commands: Any) -> None:
     parser = commands.add_parser(
         "synthetic",
-        help="write data sets of made-up motions, to try the other two",
-        description="Write LeRobot v3 data sets of made-up motions of four robots, actions alone.",
+        help="write datasets of made-up motions, to try the other two",
+        description="Write LeRobot v3 datasets of made-up motions of four robots, actions alone.",
         epilog="example: molmoact-train openfast synthetic data/synthetic --episodes 100",
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write; must not exist")
@@ -96,13 +96,13 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar=_DATA,
-        help="data sets, each with its robot's preset and its weight in the draw (default: 1)",
+        help="datasets, each with its robot's preset and its weight in the draw (default: 1)",
     )
     parser.add_argument(
         "--norm-stats",
         type=Path,
         metavar="FILE",
-        help="norm_stats.json to normalise by (default: each data set's own q01 and q99)",
+        help="norm_stats.json to normalise by (default: each dataset's own q01 and q99)",
     )
 
 

@@ -25,7 +25,7 @@ _FIT, _HELD_OUT, _REPLACEMENTS = range(3)  # what a draw is for
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One tokenizer on one data set."""
+    """One tokenizer on one dataset."""
 
     source: Source
     tokenizer: str
@@ -79,9 +79,9 @@ def make_report(
 
 
 def tokens_table(rows: Iterable[Row]) -> str:
-    """Print one line a tokenizer and data set: tokens, error, failures."""
+    """Print one line a tokenizer and dataset: tokens, error, failures."""
     lines = [
-        "| data set | tokenizer | tokens, mean | p95 | joints, deg: mean | p95 | max | "
+        "| dataset | tokenizer | tokens, mean | p95 | joints, deg: mean | p95 | max | "
         "gripper, %: mean | p95 | max | undecodable | one token replaced |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
@@ -97,7 +97,7 @@ def tokens_table(rows: Iterable[Row]) -> str:
 
 def joints_table(rows: Iterable[Row], tokenizer: str = "OpenFAST") -> str:
     """Print one line a dim: what the tokenizer loses there."""
-    lines = ["| data set | dim | unit | mean | p95 | max |", "|---|---|---|--:|--:|--:|"]
+    lines = ["| dataset | dim | unit | mean | p95 | max |", "|---|---|---|--:|--:|--:|"]
     for row in rows:
         if row.tokenizer != tokenizer:
             continue

@@ -2,7 +2,7 @@
 
 A hand moves the robot from pose to pose by minimum-jerk blends with pauses, the gripper opens and
 closes in steps, and every joint shows the noise of its encoder. Real teleoperation is richer: the
-figures these data give compare tokenizers with each other, they do not stand for a real data set.
+figures these data give compare tokenizers with each other, they do not stand for a real dataset.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _EPISODE_S = (8.0, 16.0)
 
 @dataclass(frozen=True, slots=True)
 class SyntheticRobot:
-    """Where the joints of a robot go, in the units of its data sets."""
+    """Where the joints of a robot go, in the units of its datasets."""
 
     embodiment: str
     low: tuple[float, ...]  # of the joints, grippers left out
@@ -54,7 +54,7 @@ ROBOTS = (
 
 
 def write_synthetic(out: Path, episodes: int, seed: int) -> list[Path]:
-    """Write one LeRobot v3 data set a robot, of actions alone, into `out`; all or nothing.
+    """Write one LeRobot v3 dataset a robot, of actions alone, into `out`; all or nothing.
 
     Raises OutputExistsError when `out` exists.
     """

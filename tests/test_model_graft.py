@@ -159,6 +159,8 @@ def test_expert_only_training_moves_the_expert_and_its_gate_alone(nano):
     objective(batch, step_totals([batch])).loss.backward()
     moved = {name for name, p in model.named_parameters() if p.grad is not None}
     assert moved == {name for name, _ in model.named_parameters() if "action_expert" in name}
+    questions = a_batch(model, ["question"])  # teach the expert nothing
+    objective(questions, step_totals([questions])).loss.backward()
     assert not model.model.transformer.training
     assert model.model.action_expert.training
 

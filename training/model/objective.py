@@ -125,6 +125,8 @@ class Objective(nn.Module):
         loss = self.losses.language * (cross_entropy + log_z) + self.losses.flow * flow
         if self.every_part:
             loss = loss + 0 * self._left_out(batch, hidden, keys_values, speaks, moves)
+        if torch.is_grad_enabled() and not loss.requires_grad:
+            loss = loss.requires_grad_()  # what this batch has to teach reaches frozen parts only
         return StepLosses(loss, cross_entropy.detach(), flow.detach(), log_z.detach())
 
     def _read(

@@ -207,6 +207,14 @@ def test_what_cannot_be_annotated_is_refused(demos, codec, tmp_path, change, mes
     assert not list(tmp_path.iterdir())
 
 
+def test_a_codec_with_the_range_of_another_teacher_is_refused(demos, codec, tmp_path):
+    other = DepthCodec.open(codec)
+    other.limits = (0.0, 9.0)
+    other.save(tmp_path / "other", {"teacher": "depth-anything"})
+    with pytest.raises(TrainingError, match="range in the unit of teacher 'depth-anything'"):
+        EpisodeAnnotator(AnnotateSettings(demos, tmp_path / "other"))
+
+
 def test_an_episode_without_all_its_pictures_is_refused(demos):
     dataset = open_dataset(demos)
     longer = dataset.episodes[1]

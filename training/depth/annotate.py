@@ -68,6 +68,12 @@ class EpisodeAnnotator:
                 f"in cells of {CHANGE_CELL_PX}"
             )
         self.teacher: DepthTeacher = open_teacher(settings.teacher, self.dataset, self.camera)
+        fitted_with = self.codec.about.get("teacher")
+        if self.codec.limits is not None and fitted_with != self.teacher.name:
+            raise TrainingError(
+                f"{settings.codec} has a range in the unit of teacher {fitted_with!r}; it cannot "
+                f"read depth of {self.teacher.name!r}: fit one with it, or with --stretch frame"
+            )
 
     def annotate(self, episode: int) -> dict[int, EpisodeCodes]:
         """Return the codes of an episode for every interval; raise `TrainingError`."""

@@ -14,6 +14,7 @@ import os
 import pickle
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from hashlib import sha256
 from pathlib import Path
@@ -45,12 +46,22 @@ class CodecError(TrainingError):
 class DepthCodec:
     """An open codec; the same pictures give the same codes on one machine."""
 
-    def __init__(self, model: VqVae, limits: Limits | None = None, digest: str = "") -> None:
-        """Wrap `model`; `limits` are those of all its pictures, `digest` names its weights."""
+    def __init__(
+        self,
+        model: VqVae,
+        limits: Limits | None = None,
+        digest: str = "",
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Wrap `model`; `limits` are those of all its pictures, `digest` names its weights.
+
+        `about` says how it was made, as it was given to `save`.
+        """
         self._model = model.eval().to(memory_format=torch.channels_last)
         self.shape = model.shape
         self.limits = limits
         self.digest = digest
+        self.about = about or {}
 
     @classmethod
     def open(cls, path: Path) -> DepthCodec:
@@ -58,13 +69,13 @@ class DepthCodec:
         path = Path(path)
         if path.is_file():
             return cls(_molmoact_model(path), None, _digest(path))
-        shape, limits = _read_description(path / _DESCRIPTION)
+        shape, limits, about = _read_description(path / _DESCRIPTION)
         weights = path / _WEIGHTS
         try:
             model = _filled(shape, load_file(weights), weights)
         except (OSError, SafetensorError) as error:
             raise CodecError(f"{weights}: cannot be read ({error}); fit the codec again") from None
-        return cls(model, limits, _digest(weights))
+        return cls(model, limits, _digest(weights), about)
 
     def save(self, folder: Path, about: dict[str, Any]) -> None:
         """Write a codec's folder, all of it or nothing; `about` is kept in its description."""
@@ -152,13 +163,14 @@ def _filled(shape: CodecShape, state: dict[str, torch.Tensor], path: Path) -> Vq
     return model
 
 
-def _read_description(path: Path) -> tuple[CodecShape, Limits | None]:
+def _read_description(path: Path) -> tuple[CodecShape, Limits | None, Mapping[str, Any]]:
     try:
         content = json.loads(path.read_text("utf-8"))
         shape, limits = content["shape"], content["limits"]
         fits = content["format"] == FORMAT and set(shape) == {f.name for f in fields(CodecShape)}
         fits = fits and all(type(value) is int and value > 0 for value in shape.values())
         fits = fits and (limits is None or limits[0] < limits[1])
+        fits = fits and isinstance(content["about"], dict)
     except FileNotFoundError:
         raise CodecError(
             f"{path.parent} has no {path.name}; make a codec with 'molmoact-train depth fit'"
@@ -167,7 +179,7 @@ def _read_description(path: Path) -> tuple[CodecShape, Limits | None]:
         raise CodecError(f"{path}: cannot be read ({error!r}); fit the codec again") from None
     if not fits:
         raise CodecError(f"{path}: not of format {FORMAT!r}; fit the codec again")
-    return CodecShape(**shape), limits and (float(limits[0]), float(limits[1]))
+    return CodecShape(**shape), limits and (float(limits[0]), float(limits[1])), content["about"]
 
 
 def _digest(path: Path) -> str:

@@ -18,6 +18,7 @@ from sim.gl import GlError, ensure_gl
 from sim.offline_world import OfflineWorld
 from training.cli import main
 from training.demonstrations import worker
+from training.demonstrations.crew import Crew
 from training.demonstrations.recording import record_demonstrations
 from training.demonstrations.true_depth import TrueDepth, TrueDepthError
 from training.demonstrations.worker import NeverSucceeded, Settings
@@ -177,36 +178,33 @@ def test_a_recording_that_fails_leaves_nothing_and_clears_what_another_left(tmp_
     left.mkdir(parents=True)
     (left / "000000").write_text("of a recording that was killed")
 
-    def fail(*_):
+    def fail(crew, episodes):
         assert not (left / "000000").exists()
-        raise NeverSucceeded("episode 0: the expert failed 8 times")
+        assert len(list(tmp_path.iterdir())) == 2
+        raise TrainingError("enough")
 
-    monkeypatch.setattr(
-        "training.demonstrations.recording.ProcessPoolExecutor", lambda *_, **__: Immediate(fail)
-    )
-    with pytest.raises(TrainingError, match="failed 8 times; try another --seed"):
+    monkeypatch.setattr(Crew, "record", fail)
+    with pytest.raises(TrainingError, match="enough"):
         record_demonstrations(tmp_path / "demos", 1, SETTINGS, workers=1, on_episode=print)
     assert list(tmp_path.iterdir()) == []
 
 
-class Immediate:
-    """A pool that carries out at once what it is given."""
+def test_a_process_that_is_killed_ends_the_recording_in_one_line(tmp_path):
+    with Crew(1, SETTINGS, tmp_path) as crew:
+        (process,) = crew._processes.values()
+        process.kill()
+        with pytest.raises(TrainingError, match=r"ended with -9; .* Try fewer --workers"):
+            list(crew.record(1))
 
-    def __init__(self, function):
-        self.function = function
 
-    def submit(self, _, *arguments):
-        from concurrent.futures import Future
-
-        future = Future()
-        try:
-            future.set_result(self.function(*arguments))
-        except NeverSucceeded as error:
-            future.set_exception(error)
-        return future
-
-    def shutdown(self, **_):
-        pass
+def test_an_expert_that_always_fails_is_told_with_what_to_do(tmp_path, monkeypatch):
+    with Crew(1, SETTINGS, tmp_path) as crew:
+        (connection,) = crew._processes
+        monkeypatch.setattr(
+            type(connection), "recv", lambda _: NeverSucceeded("episode 0: the expert failed")
+        )
+        with pytest.raises(TrainingError, match="the expert failed; try another --seed"):
+            crew._received(connection)
 
 
 def test_an_output_that_is_being_recorded_is_refused(tmp_path):

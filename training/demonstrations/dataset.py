@@ -6,6 +6,7 @@ is live, so the queue is as long as an episode and everything is kept.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
@@ -87,6 +88,11 @@ class DemonstrationDataset:
         self._lengths.append(episode.frames)
         self._plans.append(json.dumps(_plan_record(number, episode)))
         shutil.rmtree(episode.folder)
+
+    def abandon(self) -> None:
+        """Close what is open, so that LeRobot's writer does not come back to it later."""
+        with contextlib.suppress(Exception):
+            self._dataset.finalize()
 
     def finish(self) -> None:
         """Close every file; the dataset is whole then."""

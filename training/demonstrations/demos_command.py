@@ -70,7 +70,8 @@ def _run(args: argparse.Namespace) -> int:
         from training.demonstrations.worker import Settings
     except ModuleNotFoundError as error:
         raise TrainingError(
-            f"recording needs {error.name}; install it with pip install 'molmoact-edge[workstation]'"
+            f"recording needs {error.name}; install it with "
+            "pip install 'molmoact-edge[workstation]'"
         ) from error
     try:
         size = parse_size(args.size)

@@ -7,21 +7,18 @@ recording that was killed has left there is removed by the next one to the same 
 from __future__ import annotations
 
 import fcntl
-import multiprocessing
 import os
 import shutil
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sim.gl import GlError, ensure_gl
-from training.demonstrations import worker
+from training.demonstrations.crew import Crew
 from training.demonstrations.dataset import DemonstrationDataset
-from training.demonstrations.worker import NeverSucceeded, Recorded, Settings
+from training.demonstrations.worker import Recorded, Settings
 from training.errors import OutputExistsError, TrainingError
 
 
@@ -52,19 +49,24 @@ def record_demonstrations(
     written. Raises TrainingError.
     """
     _check_output(out)
-    try:
-        ensure_gl()
-    except GlError as error:
-        raise TrainingError(str(error)) from error
     report = Report()
     with _hidden_folder(out) as hidden:
-        staging = hidden / "staging"
-        staging.mkdir()
+        try:
+            ensure_gl()
+        except GlError as error:
+            raise TrainingError(str(error)) from error
+        # A name of its own: a process that outlives a killed recording finds its folder gone.
+        staging = Path(tempfile.mkdtemp(prefix="staging.", dir=hidden))
         dataset = DemonstrationDataset(hidden / "dataset", out.name, settings)
-        for episode in _in_order(episodes, settings, staging, workers):
-            dataset.add(episode)
-            report.episodes.append(episode)
-            on_episode(episode)
+        try:
+            with Crew(workers, settings, staging) as crew:
+                for episode in crew.record(episodes):
+                    dataset.add(episode)
+                    report.episodes.append(episode)
+                    on_episode(episode)
+        except BaseException:
+            dataset.abandon()
+            raise
         dataset.finish()
         report.bytes = _sizes(hidden / "dataset")
         if out.exists():
@@ -73,32 +75,8 @@ def record_demonstrations(
     return report
 
 
-def _in_order(episodes: int, settings: Settings, staging: Path, workers: int):  # noqa: ANN202
-    """Yield the episodes by number; no more are simulated ahead than there are processes."""
-    pool = ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=worker.begin
-    )
-    waiting: deque[Future[Recorded]] = deque()
-    try:
-        for number in range(episodes):
-            waiting.append(pool.submit(worker.record, settings, number, staging))
-            if len(waiting) > workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except NeverSucceeded as error:
-        raise TrainingError(f"{error}; try another --seed") from error
-    except BrokenProcessPool as error:
-        raise TrainingError(
-            "a recording process ended on its own; is there memory for every worker? Try fewer"
-        ) from error
-    finally:
-        # Those at work finish their episode, unless their folder is gone: nothing waits for them.
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
 @contextmanager
-def _hidden_folder(out: Path):  # noqa: ANN202
+def _hidden_folder(out: Path) -> Iterator[Path]:
     """Own the hidden folder beside `out` while the body runs, and remove it then."""
     hidden = out.parent / f".{out.name}.recording"
     lock_path = out.parent / f".{out.name}.recording.lock"

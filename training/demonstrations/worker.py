@@ -7,13 +7,12 @@ recorded before. Pictures go to the writer through files, because a pipe would h
 
 from __future__ import annotations
 
-import multiprocessing
+import contextlib
 import os
 import signal
-import threading
 import time
 from dataclasses import dataclass
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -58,16 +57,21 @@ class NeverSucceeded(Exception):  # noqa: N818 - of the scripted expert
     """The expert failed at every attempt at one episode."""
 
 
-def begin() -> None:
-    """Prepare a process: leave Ctrl-C to the parent, and end when the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
+def serve(connection: Connection, settings: Settings, staging: Path) -> None:
+    """Record the episodes whose numbers come, in a process of its own, until the other end closes.
 
-    def end_with_parent() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    Answers each with a Recorded, or the NeverSucceeded that ended it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    # Mesa's software renderer would share every picture among threads, for a fifth more work.
+    os.environ.setdefault("LP_NUM_THREADS", "0")
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        while True:
+            number = connection.recv()
+            try:
+                connection.send(record(settings, number, staging))
+            except NeverSucceeded as error:
+                connection.send(error)
 
 
 def record(settings: Settings, number: int, staging: Path) -> Recorded:

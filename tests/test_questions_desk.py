@@ -14,7 +14,7 @@ pytest.importorskip("mujoco")
 from sim.gl import GlError, ensure_gl
 from sim.reach import joints_for_tip_deg
 from training.molmoer import desk_questions
-from training.molmoer.desk import BIN, COLOURS_RGBA, Desk, Place
+from training.molmoer.desk import BIN, COLOURS_RGB, Desk, Place
 from training.molmoer.desk_questions import Moment, desk_scene
 from training.molmoer.episode_questions import episode_scene
 from training.molmoer.layouts import draw_layout, is_plain, is_within_reach, pose_freely
@@ -78,7 +78,7 @@ def test_what_is_pointed_to_has_the_colour_that_is_asked_for(moments):
         assert np.hypot(x / 1000 - pixels[name][0], y / 1000 - pixels[name][1]) < 0.03
         if name != BIN:
             seen = picture[int(y / 1000 * 120), int(x / 1000 * 160)] / 255
-            meant = np.array(COLOURS_RGBA[name.removesuffix(" cube")][:3])
+            meant = np.array(COLOURS_RGB[name.removesuffix(" cube")])
             cosine = seen @ meant / np.linalg.norm(seen) / np.linalg.norm(meant)
             assert cosine > 0.93, question
 
@@ -148,6 +148,25 @@ def test_first_and_last_are_by_stage_and_stages_differ(desk):
         for question in scene.questions:
             wanted = (min if "first" in question.text else max)(question.pictures)
             assert question.pictures[int(question.answer) - 1] == wanted
+
+
+def test_a_varied_desk_still_knows_where_things_are_in_its_picture():
+    varied = Desk(120, varied=True)
+    rng = np.random.default_rng(5)
+    pictures, fronts = [], []
+    for _ in range(4):
+        varied.dress(rng)
+        varied.lay_out((Place("red", 0.25, 0.05, 0.0),))
+        varied.pose(None)
+        varied.settle()
+        seen = varied.seen_from_front(varied.centres_m()["red cube"])[0]
+        outline = varied.outlines()["red cube"]
+        assert np.hypot(outline.centre[0] - seen[0], outline.centre[1] - seen[1]) < 0.03
+        pictures.append(varied.picture("front").astype(int))
+        fronts.append(seen[:2])
+    varied.close()
+    assert np.abs(pictures[0] - pictures[1]).mean() > 3
+    assert np.ptp(fronts, axis=0).max() > 0.01
 
 
 def test_no_layout_of_the_test_half_is_in_the_train_half():

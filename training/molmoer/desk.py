@@ -6,6 +6,7 @@ Import after MUJOCO_GL has been set (`sim.gl`).
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,16 +18,11 @@ from sim.joints import GRIPPER, JOINT_LIMITS_DEG
 from sim.layout import BIN_M, CUBE_HALF_M, CUBE_NAMES
 from sim.model import FOLDED_DEG, World
 from sim.reach import joints_for_tip_deg
+from sim.variation import CUBE_COLOURS, Look, draw_variation
 
 FRONT, WRIST = "front", "wrist"
 PICK_PITCH_DEG = 80.0
-COLOURS_RGBA = {
-    "red": (0.84, 0.10, 0.10, 1.0),
-    "green": (0.10, 0.62, 0.20, 1.0),
-    "blue": (0.10, 0.27, 0.85, 1.0),
-    "purple": (0.55, 0.15, 0.70, 1.0),
-    "white": (0.95, 0.95, 0.95, 1.0),
-}
+COLOURS_RGB = {name: colorsys.hsv_to_rgb(*hsv) for name, hsv in CUBE_COLOURS.items()}
 MAX_CUBES = len(CUBE_NAMES)
 BIN = "bin"
 
@@ -60,25 +56,34 @@ class Place:
 
 
 class Desk:
-    """The demo world with its two cameras; `height_px` of the pictures, which are 4:3."""
+    """The demo world with its two cameras; `height_px` of the pictures, which are 4:3.
 
-    def __init__(self, height_px: int) -> None:
+    A `varied` one looks different in every scene: arm, mat, lights, and where the cameras are.
+    """
+
+    def __init__(self, height_px: int, *, varied: bool = False) -> None:
         self._world = World()
+        self._varied = varied
         self._model, self._data = self._world.model, self._world.data
         self.size_px = (height_px * 4 // 3, height_px)
         self._renderer = mujoco.Renderer(self._model, height_px, self.size_px[0])
         self._bodies = {name: self._model.body(name).id for name in (*CUBE_NAMES, BIN)}
         self._shown: dict[str, str] = {}
+        self._look = Look(self._model)
 
     def close(self) -> None:
         """Free the renderer."""
         self._renderer.close()
 
+    def dress(self, rng: np.random.Generator) -> None:
+        """Draw how the scene looks; call before `lay_out`, which colours the cubes."""
+        self._look.apply(draw_variation(int(rng.integers(2**31))) if self._varied else None)
+
     def lay_out(self, places: tuple[Place, ...]) -> None:
         """Put up to MAX_CUBES cubes on the desk, and the others out of sight."""
         self._shown = {BIN: BIN}
         for body, place in zip(CUBE_NAMES, places, strict=False):
-            self._model.mat(body.removesuffix("_cube")).rgba[:] = COLOURS_RGBA[place.colour]
+            self._model.mat(body.removesuffix("_cube")).rgba[:3] = COLOURS_RGB[place.colour]
             self.move(body, np.array([place.x_m, place.y_m, CUBE_HALF_M]), place.yaw_rad)
             self._shown[place.name] = body
         for body in CUBE_NAMES[len(places) :]:

@@ -65,6 +65,7 @@ def desk_scene(desk: Desk, split: Split, rng: np.random.Generator) -> Scene:
     """Lay a desk out and ask one question of every kind that it answers without doubt."""
     while True:
         places = draw_layout(split, rng)
+        desk.dress(rng)
         desk.lay_out(places)
         pose_freely(desk, rng)
         desk.settle()

@@ -60,6 +60,7 @@ def _stages(
 ) -> tuple[np.ndarray, ...] | None:
     """Render folded, above the cube, holding it, above the bin, let go; None: hardly to be seen."""
     target = places[0]
+    desk.dress(rng)
     desk.lay_out(places)
     body = desk.body_of(target.name)
     on_desk_m = np.array([target.x_m, target.y_m, CUBE_HALF_M])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.molmoer.desk import COLOURS_RGBA, MAX_CUBES, Desk, Place, can_pick, gap_to_bin_m
+from training.molmoer.desk import COLOURS_RGB, MAX_CUBES, Desk, Place, can_pick, gap_to_bin_m
 from training.molmoer.question import Split, split_of
 
 X_M, Y_M = (0.08, 0.36), (-0.32, 0.26)  # what the front camera shows of the desk
@@ -26,7 +26,7 @@ def draw_layout(split: Split, rng: np.random.Generator) -> tuple[Place, ...]:
     """Draw one to MAX_CUBES cubes of different colours, apart from each other, arm and bin."""
     for _ in range(MAX_DRAWS):
         count = int(rng.integers(1, MAX_CUBES + 1))
-        colours = [str(name) for name in rng.permutation(list(COLOURS_RGBA))[:count]]
+        colours = [str(name) for name in rng.permutation(list(COLOURS_RGB))[:count]]
         places: list[Place] = []
         for _ in range(MAX_DRAWS):
             spot = Place(colours[len(places)], *_spot(rng), float(rng.uniform(0, np.pi / 2)))

@@ -52,6 +52,7 @@ class SetSettings:
     test: int
     seed: int
     height_px: int  # of the pictures
+    varied: bool = False  # embodied scenes look different from each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ def write_question_set(out: Path, settings: SetSettings, workers: int) -> dict[s
             "subject": settings.subject,
             "seed": settings.seed,
             "height_px": settings.height_px,
+            "varied": settings.varied,
             "questions": {half: dict(kinds) for half, kinds in counts.items()},
         }
         (folder / "set.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
@@ -170,7 +172,7 @@ def _worked(task: _Task) -> tuple[list[bytes], tuple[Question, ...]]:
     if task.settings.subject == "embodied" and _desk is None:
         from training.molmoer.desk import Desk
 
-        _desk = Desk(task.settings.height_px)
+        _desk = Desk(task.settings.height_px, varied=task.settings.varied)
     scene = make_scene(task, _desk)
     return [_jpeg(picture) for picture in scene.pictures], scene.questions
 

@@ -42,6 +42,11 @@ def add_parser(commands: Any) -> None:
         metavar="PX",
         help="of the pictures, 32 to 1080 (default: 120, which is enough for nano)",
     )
+    parser.add_argument(
+        "--varied",
+        action="store_true",
+        help="arm, mat, lights and camera poses differ from scene to scene (embodied)",
+    )
     parser.add_argument("--workers", type=_workers, default=2, help="processes (default: 2)")
     parser.set_defaults(run=_questions)
 
@@ -49,7 +54,7 @@ def add_parser(commands: Any) -> None:
 def _questions(args: argparse.Namespace) -> int:
     from training.molmoer.question_set import SetSettings, write_question_set
 
-    settings = SetSettings(args.kind, args.train, args.test, args.seed, args.height)
+    settings = SetSettings(args.kind, args.train, args.test, args.seed, args.height, args.varied)
     counts = write_question_set(args.out, settings, args.workers)
     kinds = sorted({kind for half in counts.values() for kind in half})
     print(f"{'kind':<16}{'train':>8}{'test':>8}")

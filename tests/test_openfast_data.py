@@ -263,7 +263,7 @@ def test_episodes_that_are_garbage_or_gone_are_refused(so101):
 
 
 def test_fit_and_report_run_from_the_command_line(written, tmp_path, capsys):
-    data = ["--data", f"{written}/so101:so101:2", f"{written}/bc_z:bc_z"]
+    data = ["--data", f"{written}/so101:so101:2", f"{written}/bc_z:bc_z", "--workers", "1"]
     out = tmp_path / "openfast"
     assert main(["openfast", "fit", str(out), *data, "--chunks", "600", "--vocab", "512"]) == 0
     assert "512 tokens from 600 chunks" in capsys.readouterr().out

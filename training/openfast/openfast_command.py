@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,11 @@ def _add_draw(parser: argparse.ArgumentParser, chunks: int, help_text: str) -> N
     parser.add_argument("--chunks", type=_count, default=chunks, metavar="N", help=help_text)
     parser.add_argument("--seed", type=_seed, default=0, help="of the draw (default: 0)")
     parser.add_argument(
-        "--workers", type=_count, default=1, metavar="N", help="processes (default: 1)"
+        "--workers",
+        type=_count,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes (default: one a core)",
     )
     parser.add_argument(
         "--ray",

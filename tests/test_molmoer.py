@@ -23,12 +23,20 @@ from training.molmoer import answers as answering
 from training.molmoer import rehearsal
 from training.molmoer.answers import Answerer
 from training.molmoer.points import point_text
-from training.molmoer.rehearsal import AT_ONCE, STAGES, TableSettings, run_table, table_text
-from training.molmoer.scoring import Asked, Score, read_asked, score
+from training.molmoer.rehearsal import (
+    AT_ONCE,
+    CONSTANT,
+    STAGES,
+    TableSettings,
+    run_table,
+    table_text,
+)
+from training.molmoer.scoring import Asked, Score, best_constant, read_asked, score
 from training.trainer.recipe import read_recipe
 
 RECIPES = Path(__file__).parents[1] / "training" / "recipes"
 RADIUS = 40
+SCORES = {"side": Score(1, 2), "all": Score(1, 2)}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -78,6 +86,14 @@ def test_answers_are_counted_by_kind():
     questions = [asked("left"), asked("right"), asked("2", "counting"), asked("3", "counting")]
     found = score(questions, ["left", "left", "2", "3"])
     assert found == {"counting": Score(2, 2), "side": Score(1, 2), "all": Score(3, 4)}
+
+
+def test_the_best_constant_is_the_commonest_answer_or_the_best_placed_point():
+    points = [point_text(x, 0.5, "cube") for x in (0.40, 0.45, 0.50, 0.9)]
+    questions = [asked(answer) for answer in ("left", "left", "right")]
+    questions += [asked(point, "pointing", 0) for point in points]
+    found = best_constant(questions)
+    assert found == {"pointing": Score(3, 4), "side": Score(2, 3), "all": Score(5, 7)}
 
 
 @pytest.mark.parametrize(("right", "out_of"), [(0, 7), (3, 10), (50, 80), (12, 12)])
@@ -159,18 +175,19 @@ def test_evaluate_refuses_what_is_no_checkpoint_or_no_set(checkpoint, sets, tmp_
 
 
 def test_the_table_has_every_stage_and_adds_up_steps():
+    names = [*(stage.name for stage in STAGES), CONSTANT]
     scores = {
-        stage.name: {
+        name: {
             subject: {"side": Score(number, 10), "all": Score(number, 10)}
             for subject in ("embodied", "general", "text")
         }
-        for number, stage in enumerate(STAGES)
+        for number, name in enumerate(names)
     }
     steps = {"general": 100, "specialise": 50, "rehearse": 10, "joint": 60}
     table = table_text(scores, steps)
     assert re.search(r"\| specialise, then rehearse \| 160 \| 30 % ", table)
     assert re.search(r"\| joint, as many steps as both \| 160 \| 20 % ", table)
-    assert "| embodied: side | 0 % | 10 % | 30 % | 20 % |" in table
+    assert "| embodied: side | 40 % | 0 % | 10 % | 30 % | 20 % |" in table
 
 
 def settings(recipes, **changed):
@@ -196,7 +213,8 @@ def runs(monkeypatch):
 
     monkeypatch.setattr(rehearsal.subprocess, "Popen", Run)
     monkeypatch.setattr(rehearsal, "_POLL_S", 0.0)
-    monkeypatch.setattr(rehearsal, "evaluate", lambda *_, **__: ({"all": Score(1, 2)}, 1.0))
+    monkeypatch.setattr(rehearsal, "evaluate", lambda *_, **__: (SCORES, 1.0))
+    monkeypatch.setattr(rehearsal, "read_asked", lambda *_: [asked("left")])
     return started
 
 

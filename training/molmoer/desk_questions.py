@@ -19,7 +19,7 @@ OPENERS = ("", "Look at the desk. ", "Answer briefly. ", "Tell me. ")
 SIDE_MARGIN = 0.06  # of the picture's width, between left and right
 DEPTH_MARGIN_M = 0.03
 NEARER_MARGIN_M = 0.04
-SAME_PLACE_M = 0.10  # above a cube, the gripper is as good as there
+BIN_SHARE = 0.1  # of points; it is always in the same place
 
 _SENTENCES = {
     "pointing": ("Point to the {a}.", "Show the {a}."),
@@ -84,7 +84,7 @@ def kinds() -> tuple[str, ...]:
 
 def pointing(moment: Moment, split: Split, rng: np.random.Generator) -> Question:
     """Ask for the place of a cube or the bin in the front picture."""
-    name = str(rng.choice([*moment.cubes, BIN]))
+    name = BIN if rng.random() < BIN_SHARE else str(rng.choice(moment.cubes))
     outline = moment.outlines[name]
     answer = point_text(*outline.centre, name)
     return _question("pointing", split, rng, answer, a=name, radius=round(1000 * outline.radius))

@@ -91,6 +91,21 @@ def score(asked: Sequence[Asked], answers: Sequence[str]) -> dict[str, Score]:
     return {**scores, "all": _count(right)}
 
 
+def best_constant(asked: Sequence[Asked]) -> dict[str, Score]:
+    """Count by kind what the best answer would get that does not look at the question.
+
+    "all" adds up the kinds: the same answer to every question of a kind.
+    """
+    scores = {}
+    for kind in sorted({one.question.kind for one in asked}):
+        its = [one for one in asked if one.question.kind == kind]
+        said = {one.question.answer for one in its}
+        most = max(sum(one.is_right(answer) for one in its) for answer in said)
+        scores[kind] = Score(most, len(its))
+    right = sum(one.right for one in scores.values())
+    return {**scores, "all": Score(right, len(asked))}
+
+
 def _count(hits: Iterable[bool]) -> Score:
     listed = list(hits)
     return Score(sum(listed), len(listed))

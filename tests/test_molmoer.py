@@ -191,9 +191,18 @@ def test_the_table_has_every_stage_and_adds_up_steps():
 
 
 def settings(recipes, **changed):
-    usual = {"recipes": recipes, "questions": Path("sets"), "train": 8, "test": 4, "seed": 0}
+    usual = {"recipes": recipes, "questions": None, "train": 8, "test": 4, "seed": 0}
     usual |= {"threads": 2, "changes": ("steps=99",), "limit": None}
     return TableSettings(**{**usual, **changed})
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Folders where question sets would be."""
+    for subject in ("embodied", "general", "text"):
+        for half in ("train", "test"):
+            (tmp_path / "sets" / subject / half).mkdir(parents=True)
+    return tmp_path / "sets"
 
 
 @pytest.fixture
@@ -218,8 +227,8 @@ def runs(monkeypatch):
     return started
 
 
-def test_every_stage_goes_on_from_the_right_one_with_the_right_questions(runs, tmp_path):
-    run_table(tmp_path / "out", settings(RECIPES / "nano"))
+def test_every_stage_goes_on_from_the_right_one_with_the_right_questions(runs, made, tmp_path):
+    run_table(tmp_path / "out", settings(RECIPES / "nano", questions=made))
     assert len(runs) == len(STAGES) == sum(map(len, AT_ONCE))
     for command in runs:
         name = Path(command[command.index("--out") + 1]).name
@@ -227,20 +236,28 @@ def test_every_stage_goes_on_from_the_right_one_with_the_right_questions(runs, t
         said = [part for part in command if part.startswith("from=")]
         assert said == ([f"from={tmp_path}/out/{start}/checkpoint"] if start else [])
         assert "steps=99" in command
-        assert "data.text.questions=sets/text/train" in command
+        assert f"data.text.questions={made}/text/train" in command
     assert json.loads((tmp_path / "out" / "table.json").read_text())["joint"]["steps"] == 99
 
 
-def test_what_is_done_is_kept_and_what_was_cut_short_goes_on(runs, tmp_path):
+def test_what_is_done_is_kept_and_what_was_cut_short_goes_on(runs, made, tmp_path):
     (tmp_path / "general" / "checkpoint").mkdir(parents=True)
     (tmp_path / "joint").mkdir()
-    run_table(tmp_path, settings(RECIPES / "nano"))
+    run_table(tmp_path, settings(RECIPES / "nano", questions=made))
     names = {Path(command[command.index("--out") + 1]).name: command for command in runs}
     assert set(names) == {"specialise", "joint", "rehearse"}
     assert "--resume" in names["joint"]
     assert "--resume" not in names["specialise"]
     with pytest.raises(TrainingError, match=r"table\.md already exists"):
-        run_table(tmp_path, settings(RECIPES / "nano"))
+        run_table(tmp_path, settings(RECIPES / "nano", questions=made))
+
+
+def test_a_set_that_is_not_there_is_named_before_anything_runs(runs, made, tmp_path):
+    (made / "text" / "test").rmdir()
+    with pytest.raises(TrainingError, match="text/test: no such folder"):
+        run_table(tmp_path / "out", settings(RECIPES / "nano", questions=made))
+    assert not runs
+    assert not (tmp_path / "out").exists()
 
 
 def test_joint_training_takes_as_many_steps_as_both_stages():

@@ -20,10 +20,12 @@ from pathlib import Path
 
 from training.errors import TrainingError
 from training.molmoer.evaluate_command import as_record, evaluate
+from training.molmoer.question import Split
 from training.molmoer.question_set import SUBJECTS, SetSettings, write_question_set
 from training.molmoer.scoring import Score, best_constant, read_asked
 from training.trainer.recipe import read_recipe
 
+HALVES = tuple(split.value for split in Split)
 TABLE, RECORD = "table.md", "table.json"
 _POLL_S = 1.0
 
@@ -75,6 +77,8 @@ def run_table(out: Path, settings: TableSettings) -> None:
     if (out / TABLE).exists():
         raise TrainingError(f"{out / TABLE} already exists; remove it or choose another output")
     steps = {stage.name: _steps(stage, settings) for stage in STAGES}
+    if settings.questions is not None:
+        _check_sets(settings.questions)
     out.mkdir(parents=True, exist_ok=True)
     questions = _questions(out, settings)
     for names in AT_ONCE:
@@ -135,6 +139,15 @@ def _steps_until(name: str, steps: Mapping[str, int]) -> int:
         return 0
     start = next(stage.start for stage in STAGES if stage.name == name)
     return steps[name] + (0 if start is None else _steps_until(start, steps))
+
+
+def _check_sets(questions: Path) -> None:
+    for folder in (questions / subject / half for subject in SUBJECTS for half in HALVES):
+        if not folder.is_dir():
+            raise TrainingError(
+                f"{folder}: no such folder; make it with 'molmoact-train questions', or leave "
+                "--questions out"
+            )
 
 
 def _questions(out: Path, settings: TableSettings) -> Path:

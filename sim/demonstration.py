@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge.verdict import Outcome
-from sim.expert import Expert, Unreachable
+from sim.expert import Expert
+from sim.hand import Unreachable
 from sim.joints import N_JOINTS
 from sim.layout import CUBE_NAMES, sample_layout, sample_mark
 from sim.motion import minimum_jerk

@@ -11,12 +11,20 @@ sag. What went wrong it sees, and tries again: a cube that slipped away is looke
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import mujoco
 import numpy as np
 
-from sim.hand import joints_for_hand_deg, opening_direction, roll_for_deg
+from sim.hand import (
+    TIP_FROM_AXIS_M,
+    Hand,
+    Unreachable,
+    joints_for_hand_deg,
+    opening_direction,
+    pose_of_hand,
+    roll_for_deg,
+)
 from sim.joints import GRIPPER
 from sim.layout import BIN_M, CUBE_HALF_M
 from sim.motion import PEAK_VELOCITY, glide, minimum_jerk
@@ -29,12 +37,11 @@ SAG_DEG_PER_NM = 7.39
 LET_GO_OF_START_S = 0.6
 
 HOVER_M, LIFT_M, LOW_M = 0.070, 0.085, 0.060
-PITCHES_DEG = (80.0, 75.0, 85.0, 70.0, 65.0, 60.0, 50.0)
 GRIP_M, TOUCH_M, PUSH_M = 0.012, 2 * CUBE_HALF_M - 0.006, 0.016
 OPEN_PERCENT, NEAR_PERCENT, CLOSED_PERCENT = 27.0, 19.0, 3.0
 SLOW_PERCENT_S = 12.0
 SQUEEZE_PERCENT = 3.0  # the gate takes 3.8 % against a cube for a blocked gripper
-GRIP_BESIDE_M, FINGERS_BESIDE_M, TIP_BESIDE_M = 0.009, -0.004, -0.0079
+GRIP_BESIDE_M, FINGERS_BESIDE_M, TIP_BESIDE_M = 0.009, -0.004, TIP_FROM_AXIS_M
 # Kept free at the ends of the range for gravity and disturbances.
 SPARE_DEG = 3.0
 RAISED = np.array([0.0, -60.0, 60.0, 60.0, 0.0, 0.0])
@@ -48,19 +55,6 @@ PUSH_M_S = 0.11  # at its quickest
 BACK_OFF_M = 0.02
 SOMEWHERE_DEG = (-45.0, 60.0)
 DRAWS = 100
-
-
-class Unreachable(Exception):  # noqa: N818 - a place, not a mistake
-    """There is no pose of the hand at a spot."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hand:
-    """How the hand is held at a spot: rolled, with a place beside its axis there, open so far."""
-
-    roll_deg: float
-    beside_m: float
-    percent: float
 
 
 class Expert:
@@ -80,7 +74,8 @@ class Expert:
         angle_rad = rng.uniform(-np.pi, np.pi)
         self._miss_m = miss_m * np.array([np.cos(angle_rad), np.sin(angle_rad), 0.0])
         self._tick_s = 1.0 / world.rate_hz
-        self._low_deg, self._high_deg = world.limits()[:, :GRIPPER]
+        low_deg, high_deg = world.limits()[:, :GRIPPER]
+        self._limits_deg = np.array([low_deg + SPARE_DEG, high_deg - SPARE_DEG])
         self._scratch = mujoco.MjData(world.world.model)
         self._planned = world.reading().positions.copy()
         self._start_error = world.goal - self._planned - self._sag(self._planned)
@@ -227,24 +222,7 @@ class Expert:
         return sag
 
     def _pose(self, hand: Hand, spot_m: np.ndarray, *also_m: np.ndarray) -> np.ndarray:
-        """Return the pose with the hand at a spot, as steep as it can be there and at the others.
-
-        Raises Unreachable.
-        """
-        for pitch_deg in PITCHES_DEG:
-            poses = [
-                joints_for_hand_deg(aim_m, hand.roll_deg, hand.beside_m, pitch_deg)
-                for aim_m in (spot_m, *also_m)
-            ]
-            if all(pose is not None and self._is_allowed(pose) for pose in poses):
-                return np.append(poses[0], hand.percent)
-        raise Unreachable(f"the hand cannot be held over {spot_m}")
-
-    def _is_allowed(self, joints_deg: np.ndarray) -> bool:
-        return bool(
-            (joints_deg > self._low_deg + SPARE_DEG).all()
-            and (joints_deg < self._high_deg - SPARE_DEG).all()
-        )
+        return pose_of_hand(hand, self._limits_deg, spot_m, *also_m)
 
     def _way_up(self) -> list[np.ndarray]:
         """Return what comes first where the hand is low: raise it before it is turned."""

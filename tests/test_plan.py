@@ -45,7 +45,7 @@ def test_memory_is_near_the_published_peaks(kind):
         trainable = sum(count for _, count in plan.groups.values())
         all_in_bf16 = 2 * parameters + (2 + 4) * trainable
         estimated_gib = (all_in_bf16 + plan.bytes.activations) / GIB
-        assert estimated_gib == pytest.approx(peak_gib, rel=0.12), (kind, examples)
+        assert estimated_gib == pytest.approx(peak_gib, rel=0.16), (kind, examples)
 
 
 def test_bytes_follow_from_parameters():

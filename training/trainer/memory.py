@@ -81,11 +81,18 @@ def device_bytes(
 
 
 def _gathered(shape: Shape, learning: Learning, passes: Passes) -> float:
-    """Sharded: the parameters outside blocks and two blocks. Alone: autocast's bf16 copies."""
+    """Sharded: the parameters outside blocks and two blocks. Alone: autocast's bf16 copies.
+
+    Autocast keeps those of what learns; those of frozen weights only where a backward pass that
+    computes nothing again still needs them.
+    """
     value = 2 if passes.precision == "bf16" else 4
     if passes.devices > 1:
         return value * (shape.outside_blocks + 2 * shape.largest_block)
-    return value * learning.parameters if passes.precision == "bf16" else 0
+    if passes.precision == "fp32":
+        return 0
+    frozen_kept = learning.through_decoder and not passes.recompute
+    return value * (learning.parameters if frozen_kept else learning.trainable)
 
 
 def _activations(shape: Shape, learning: Learning, passes: Passes, load: ExampleLoad) -> float:

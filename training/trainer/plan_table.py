@@ -30,7 +30,7 @@ def _memory(plan: Plan, memory_gib: float) -> Iterator[str]:
     passes = plan.passes
     again = ", computed again in the backward pass" if passes.recompute else ""
     yield (
-        f"memory of one of {passes.devices} devices, estimated ({passes.precision},"
+        f"memory of one device of {passes.devices}, estimated ({passes.precision},"
         f" {passes.examples} examples a pass{again})"
     )
     for name in plan.bytes.__slots__:
@@ -58,6 +58,10 @@ def _pace(plan: Plan, recipe: Recipe, run: PublishedRun, peak_tflops: float) -> 
     share = plan.step_flops * steps_per_s / (devices * peak_tflops * 1e12)
     note = " - cannot be reached" if share > 1 else ""
     return (
-        f"  {run.name:<14}{run.device_hours:>6,.0f} h: {hours:>7.1f} h on {devices} devices,"
+        f"  {run.name:<14}{run.device_hours:>6,.0f} h: {hours:>7.1f} h on {_devices(devices)},"
         f" {steps_per_s:.3f} steps/s, {share:.1%} of {peak_tflops:g} TFLOP/s a device{note}"
     )
+
+
+def _devices(count: int) -> str:
+    return "1 device" if count == 1 else f"{count} devices"

@@ -41,7 +41,7 @@ class Stage:
 def existing_source(recipe: Recipe) -> Path:
     """Return the folder that the recipe starts from. Raises TrainingError when it is not there."""
     folder = recipe.start.checkpoint
-    if folder is None or not folder.is_dir():
+    if folder is None or not (folder / "config.json").is_file():
         raise TrainingError(
             f"{recipe.file}: from: no checkpoint {folder};"
             " run the stage that makes it first, or give another with --set from=FOLDER"
@@ -108,8 +108,17 @@ def make_trainable(
 
 
 def norm_stats_file(recipe: Recipe, source: Path) -> Path:
-    """Return the norm stats that the stage uses: the recipe's, else the checkpoint's."""
-    return recipe.norm_stats or source / NORM_STATS
+    """Return the norm stats that the stage uses: the recipe's, else the checkpoint's.
+
+    Raises TrainingError when the file is not there.
+    """
+    path = recipe.norm_stats or source / NORM_STATS
+    if not path.is_file():
+        raise TrainingError(
+            f"{recipe.file}: norm_stats: no file {path}; make it with 'molmoact-train stats', or"
+            " set null for the checkpoint's own"
+        )
+    return path
 
 
 def _context(recipe: Recipe, source: Path) -> MixtureContext:

@@ -48,6 +48,7 @@ class _Carried:
     changed: list[np.ndarray] = field(default_factory=list)  # (frames, cells) bool
     stale: list[np.ndarray] = field(default_factory=list)  # carried code is not the fresh one
     codes: list[np.ndarray] = field(default_factory=list)  # (cells,) of the sampled frames
+    fresh: list[np.ndarray] = field(default_factory=list)  # (cells,) of the same
     truths: list[Truth] = field(default_factory=list)
 
 
@@ -111,6 +112,7 @@ def _gather(seen: _Seen, annotator: EpisodeAnnotator, episode: int, look: Episod
             sums.stale.append(codes.buffer[interval:] != fresh[interval:])
             called = [frame for frame in frames if frame >= interval]
             sums.codes += [codes.buffer[frame] for frame in called]
+            sums.fresh += [fresh[frame] for frame in called]
             sums.truths += [truths[frame] for frame in called]
 
 
@@ -138,10 +140,14 @@ def _codec_figures(seen: _Seen, annotator: EpisodeAnnotator) -> dict[str, Any]:
 
 def _carried_figures(seen: _Seen, annotator: EpisodeAnnotator) -> list[dict[str, Any]]:
     rows = []
+    fresh: dict[int, DepthError] = {}  # by interval: on the frames that have one before
     for (interval, threshold), sums in seen.carried.items():
         changed = np.concatenate(sums.changed)
         if not len(changed) or not sums.codes:
             continue  # no episode is long enough
+        if interval not in fresh:
+            decoded = annotator.codec.decode(np.stack(sums.fresh))
+            fresh[interval] = depth_error(decoded, sums.truths)
         error = depth_error(annotator.codec.decode(np.stack(sums.codes)), sums.truths)
         rows.append(
             {
@@ -150,6 +156,8 @@ def _carried_figures(seen: _Seen, annotator: EpisodeAnnotator) -> list[dict[str,
                 "changed_share": float(changed.mean()),
                 "stale_share": float(np.concatenate(sums.stale).mean()),
                 **asdict(error),
+                "fresh_levels": fresh[interval].levels,
+                "fresh_mm": fresh[interval].mm,
             }
         )
     return rows

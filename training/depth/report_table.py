@@ -36,19 +36,6 @@ def _codec(codec: dict[str, Any]) -> str:
 
 
 def _carried(rows: list[dict[str, Any]], codec: dict[str, Any]) -> str:
-    thresholds = sorted({row["threshold"] for row in rows})
-    intervals = sorted({row["interval"] for row in rows})
-    table = {(row["interval"], row["threshold"]): row for row in rows}
-    head = "| interval | " + " | ".join(f"{threshold:g}" for threshold in thresholds) + " |"
-    line = "|---" * (len(thresholds) + 1) + "|"
-
-    def block(title: str, cell: str, shown: Callable[[float], str]) -> list[str]:
-        lines = [title, "", head, line]
-        for interval in intervals:
-            values = [shown(table[interval, threshold][cell]) for threshold in thresholds]
-            lines.append(f"| {interval} | " + " | ".join(values) + " |")
-        return [*lines, ""]
-
     error, unit = ("levels", "of 255") if codec["mm"] is None else ("mm", "mm, mean")
     return "\n".join(
         [
@@ -56,15 +43,37 @@ def _carried(rows: list[dict[str, Any]], codec: dict[str, Any]) -> str:
             "",
             "By frames between two calls, and by the cosine below which a cell counts as changed.",
             "",
-            *block("Share of cells changed per call:", "changed_share", _percent),
-            *block("Share of codes that are not the fresh ones:", "stale_share", _percent),
-            *block(
-                f"Depth error of the carried codes, {unit} (fresh codes: {_number(codec[error])}):",
-                error,
-                _number,
+            *_block(rows, "Share of cells changed per call:", "changed_share", _percent),
+            *_block(rows, "Share of codes that are not the fresh ones:", "stale_share", _percent),
+            *_block(
+                rows, f"Depth error, {unit}:", error, _number, {"fresh codes": f"fresh_{error}"}
             ),
         ]
     ).rstrip()
+
+
+def _block(
+    rows: list[dict[str, Any]],
+    title: str,
+    cell: str,
+    shown: Callable[[float], str],
+    last: dict[str, str] | None = None,
+) -> list[str]:
+    """Write a table by interval and threshold; `last` has columns that know no threshold."""
+    thresholds = sorted({row["threshold"] for row in rows})
+    table = {(row["interval"], row["threshold"]): row for row in rows}
+    last = last or {}
+    lines = [
+        title,
+        "",
+        "| " + " | ".join(["interval", *(f"{value:g}" for value in thresholds), *last]) + " |",
+        "|---" * (1 + len(thresholds) + len(last)) + "|",
+    ]
+    for interval in sorted({row["interval"] for row in rows}):
+        values = [table[interval, threshold][cell] for threshold in thresholds]
+        values += [table[interval, thresholds[0]][name] for name in last.values()]
+        lines.append(f"| {interval} | " + " | ".join(map(shown, values)) + " |")
+    return [*lines, ""]
 
 
 def _checkpoint(figures: dict[str, Any]) -> str:

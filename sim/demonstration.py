@@ -12,6 +12,7 @@ things teach a policy to come back from where it should not be:
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -152,9 +153,10 @@ def _prepare(world: OfflineWorld, plan: Plan, rng: np.random.Generator) -> bool:
         return True
     miss_m = float(rng.uniform(*MISS_M)) if plan.start == MISSED else 0.0
     expert = Expert(world, plan.task, rng, miss_m=miss_m)
-    for goal in expert.goals() if plan.start == MISSED else expert.go_somewhere(rng):
-        if world.step(goal).goal is None:
-            return False
+    with contextlib.suppress(Unreachable):  # then it starts where it came to
+        for goal in expert.goals() if plan.start == MISSED else expert.go_somewhere(rng):
+            if world.step(goal).goal is None:
+                return False
     world.judge(plan.task)
     return True
 

@@ -86,14 +86,14 @@ class Expert:
 
         Raises Unreachable.
         """
+        if self._miss_m.any():
+            yield from self._grasp() if self._task.kind == PUT_IN_BIN else self._touch()
+            return
         todo = {TOUCH: self._touch, PUT_IN_BIN: self._put_in_bin, PUSH_TO_MARK: self._push}
-        for _ in range(1 if self._miss_m.any() else ATTEMPTS):
+        while self.attempts < ATTEMPTS and not self._world.succeeded:
             self.attempts += 1
             yield from todo[self._task.kind]()
-            if self._world.succeeded or self._miss_m.any():
-                break
-        if not self._miss_m.any():
-            yield from self._wait(0.4)
+        yield from self._wait(0.4)
 
     def go_somewhere(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
         """Yield the goals of a way to a random place above the desk, with a random hand."""
@@ -110,15 +110,13 @@ class Expert:
             return
 
     def _touch(self) -> Iterator[np.ndarray]:
-        height_m = TOUCH_M - 0.004 * (self.attempts - 1)
+        height_m = TOUCH_M - 0.004 * max(0, self.attempts - 1)
         hand = Hand(0.0, FINGERS_BESIDE_M, CLOSED_PERCENT)
         yield from self._come_down(hand, height_m)
         yield from self._wait(0.3)
 
     def _put_in_bin(self) -> Iterator[np.ndarray]:
         yield from self._grasp()
-        if self._miss_m.any():
-            return
         yield from self._go([self._over_here(LIFT_M)], loose=0.3)
         if not self._holds():
             return

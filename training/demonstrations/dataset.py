@@ -21,7 +21,8 @@ from training.demonstrations import true_depth
 from training.demonstrations.worker import FPS, Recorded, Settings
 
 ROBOT_TYPE = "so101"
-# A picture costs at most one more to decode (LeRobot's default), H.264 a third of AV1's time.
+# A picture costs at most one more to decode (LeRobot's default). H.264 is decoded as quickly as AV1
+# and encoded in 60 % of its time (measured at 320x240 on one core).
 CODEC, GROUP_OF_PICTURES, QUALITY, PRESET = "h264", 2, 20, "veryfast"
 # A file is copied whenever an episode is added to it.
 VIDEO_FILE_MB = 16

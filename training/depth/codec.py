@@ -14,7 +14,7 @@ import os
 import pickle
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
 from hashlib import sha256
 from pathlib import Path
@@ -57,7 +57,8 @@ class DepthCodec:
 
         `about` says how it was made, as it was given to `save`.
         """
-        self._model = model.eval().to(memory_format=torch.channels_last)
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._model = model.eval().to(self._device, memory_format=torch.channels_last)
         self.shape = model.shape
         self.limits = limits
         self.digest = digest
@@ -85,7 +86,9 @@ class DepthCodec:
             raise CodecError(f"folder {folder.parent} does not exist; create it first")
         hidden = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
-            state = {name: value.contiguous() for name, value in self._model.state_dict().items()}
+            state = {
+                name: value.cpu().contiguous() for name, value in self._model.state_dict().items()
+            }
             save_file(state, hidden / _WEIGHTS)
             content = {
                 "format": FORMAT,
@@ -108,21 +111,20 @@ class DepthCodec:
     def encode(self, pictures: np.ndarray) -> np.ndarray:
         """Return codes of (n, side_px, side_px) uint8 pictures of depth, (n, cells) int64."""
         codes = [
-            self._model.encode(signed(torch.from_numpy(pictures[start : start + _BATCH])))
-            for start in range(0, len(pictures), _BATCH)
+            self._model.encode(signed(torch.from_numpy(batch)).to(self._device))
+            for batch in _batches(pictures)
         ]
-        return torch.cat(codes).reshape(len(pictures), -1).numpy()
+        return torch.cat(codes).reshape(len(pictures), -1).cpu().numpy()
 
     @torch.inference_mode()
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Return the pictures of (n, cells) codes, (n, side_px, side_px) float32 in 0..255."""
-        grids = torch.from_numpy(np.array(codes, np.int64))
-        grids = grids.reshape(-1, self.shape.grid, self.shape.grid)
+        grids = np.array(codes, np.int64).reshape(-1, self.shape.grid, self.shape.grid)
         pictures = [
-            self._model.decode(grids[start : start + _BATCH])
-            for start in range(0, len(grids), _BATCH)
+            levels(self._model.decode(torch.from_numpy(batch).to(self._device))).cpu()
+            for batch in _batches(grids)
         ]
-        return levels(torch.cat(pictures))[:, 0].numpy()
+        return torch.cat(pictures)[:, 0].numpy()
 
 
 def signed(pictures: torch.Tensor) -> torch.Tensor:
@@ -134,6 +136,10 @@ def signed(pictures: torch.Tensor) -> torch.Tensor:
 def levels(pictures: torch.Tensor) -> torch.Tensor:
     """Scale [-1, 1] back to 0..255, cutting off what lies outside; stays float32."""
     return (pictures.clamp(-1, 1) + 1) * 127.5
+
+
+def _batches(values: np.ndarray) -> Iterator[np.ndarray]:
+    return (values[start : start + _BATCH] for start in range(0, len(values), _BATCH))
 
 
 def _molmoact_model(path: Path) -> VqVae:

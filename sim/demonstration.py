@@ -33,7 +33,7 @@ STARTS = {FOLDED: 0.55, SOMEWHERE: 0.25, MISSED: 0.20}
 MISS_M = (0.028, 0.045)
 
 CALM_SHARE = 0.4
-DISTURBANCE = (0.5, 1.3)
+DISTURBANCE = (0.4, 1.0)
 # Standard deviation of the disturbance at strength 1, degrees; the gripper is left alone.
 DISTURBANCE_DEG = np.array([2.2, 1.3, 1.3, 2.2, 3.5, 0.0])
 DISTURBANCE_S = 0.5

@@ -37,11 +37,11 @@ SAG_DEG_PER_NM = 7.39
 LET_GO_OF_START_S = 0.6
 
 HOVER_M, LIFT_M, LOW_M = 0.070, 0.085, 0.060
-GRIP_M, TOUCH_M, PUSH_M = 0.012, 2 * CUBE_HALF_M - 0.006, 0.016
+GRIP_M, TOUCH_M, PUSH_M = 0.012, 2 * CUBE_HALF_M - 0.006, 0.010
 OPEN_PERCENT, NEAR_PERCENT, CLOSED_PERCENT = 27.0, 19.0, 3.0
 SLOW_PERCENT_S = 12.0
 SQUEEZE_PERCENT = 3.0  # the gate takes 3.8 % against a cube for a blocked gripper
-GRIP_BESIDE_M, FINGERS_BESIDE_M, TIP_BESIDE_M = 0.009, -0.004, TIP_FROM_AXIS_M
+GRIP_BESIDE_M, FINGERS_BESIDE_M, TIP_BESIDE_M = 0.012, -0.004, TIP_FROM_AXIS_M
 # Kept free at the ends of the range for gravity and disturbances.
 SPARE_DEG = 3.0
 RAISED = np.array([0.0, -60.0, 60.0, 60.0, 0.0, 0.0])
@@ -55,6 +55,8 @@ PUSH_M_S = 0.11  # at its quickest
 BACK_OFF_M = 0.02
 SOMEWHERE_DEG = (-45.0, 60.0)
 DRAWS = 100
+# Of a disturbance, what is left near a cube.
+NEAR_LOOSENESS = 0.2
 
 
 class Expert:
@@ -117,7 +119,7 @@ class Expert:
 
     def _put_in_bin(self) -> Iterator[np.ndarray]:
         yield from self._grasp()
-        yield from self._go([self._over_here(LIFT_M)], loose=0.3)
+        yield from self._go([self._over_here(LIFT_M)], loose=NEAR_LOOSENESS)
         if not self._holds():
             return
         over = self._over_bin(BIN_OVER_M)
@@ -138,7 +140,7 @@ class Expert:
         over = self._pose(hand, _at(self._spot_m(), HOVER_M), _at(self._spot_m(), height_m))
         yield from self._go([*self._way_up(), over])
         spot_m = self._spot_m()
-        yield from self._go([self._pose(hand, _at(spot_m, height_m))], loose=0.3)
+        yield from self._go([self._pose(hand, _at(spot_m, height_m))], loose=NEAR_LOOSENESS)
 
     def _close(self) -> Iterator[np.ndarray]:
         """Close until the jaws press on something, or on each other."""
@@ -165,12 +167,12 @@ class Expert:
         hand = Hand(roll_deg, FINGERS_BESIDE_M, CLOSED_PERCENT)
         over = self._pose(hand, _at(begin_m, HOVER_M), begin_m, end_m)
         yield from self._go([*self._way_up(), over])
-        yield from self._go([self._pose(hand, begin_m, end_m)], loose=0.3)
+        yield from self._go([self._pose(hand, begin_m, end_m)], loose=NEAR_LOOSENESS)
         pan_deg = self._planned[0]
         for goal_m in (end_m, end_m - direction * BACK_OFF_M):
             yield from self._draw_line(hand, pan_deg, begin_m, goal_m)
             begin_m = goal_m
-        yield from self._go([self._over_here(HOVER_M)], loose=0.3)
+        yield from self._go([self._over_here(HOVER_M)], loose=NEAR_LOOSENESS)
 
     def _draw_line(
         self, hand: Hand, pan_deg: float, begin_m: np.ndarray, end_m: np.ndarray

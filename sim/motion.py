@@ -14,7 +14,7 @@ PEAK_ACCELERATION = 5.7735
 
 # Below the gate's 90 deg/s, 600 deg/s2 and 12 degrees of lead: back-EMF costs a degree of lead per
 # 12 deg/s, and gravity up to six. The gripper's 4.5 % of lead are for 45 %/s.
-MAX_VELOCITY = np.array([62.0, 64.0, 55.0, 55.0, 60.0, 30.0])
+MAX_VELOCITY = np.array([62.0, 64.0, 55.0, 55.0, 52.0, 30.0])
 MAX_ACCELERATION = np.array([280.0, 280.0, 280.0, 280.0, 300.0, 200.0])
 SHORTEST_S = 0.2
 # Of the shorter of two moves, how long the second begins before the first has ended.

@@ -1,4 +1,5 @@
-"""What one launch of several processes does: train with replicas, then with sharded parameters.
+"""What one launch of several processes does: train with replicas, then with sharded parameters,
+then with shards in bf16.
 
     accelerate launch --multi_gpu --num_processes 2 tests/two_process_training.py RECIPE FOLDER
 
@@ -12,6 +13,7 @@ import sys
 from pathlib import Path
 
 import tiny_training
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
 import training.trainer.run as run
@@ -39,13 +41,15 @@ def sharding(recipe):
 def main(recipe: str, folder: Path) -> int:
     """Train twice; returns the worst exit status."""
 
-    def train(name):
-        arguments = ["run", recipe, "--out", str(folder / name), "--workers", "0"]
+    def train(name, *options):
+        AcceleratorState._reset_state()
+        arguments = ["run", recipe, "--out", str(folder / name), "--workers", "0", *options]
         return tiny_training.main(arguments)
 
     statuses = [train("replicas")]
     run._accelerator = sharding
     statuses.append(train("shards"))
+    statuses.append(train("bf16", "--set", "precision=bf16", "--checkpoint-activations"))
     return max(statuses)
 
 

@@ -62,7 +62,8 @@ def train(
             for index, batch in enumerate(passes):
                 last = index == len(passes) - 1
                 with nullcontext() if last else accelerator.no_sync(model):
-                    part = model(batch.to(accelerator.device), totals)
+                    with accelerator.autocast():  # sharded models are not wrapped in it
+                        part = model(batch.to(accelerator.device), totals)
                     # Gradients are averaged over processes; shares are to be summed.
                     accelerator.backward(part.loss * accelerator.num_processes)
                 losses.append(

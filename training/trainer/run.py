@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
+from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from training.errors import TrainingError
 from training.model.groups import parameter_groups
@@ -89,6 +90,11 @@ def _accelerator(recipe: Recipe) -> Accelerator:
 
 
 def _prepared(recipe: Recipe, stage: Stage, accelerator: Accelerator) -> Trained:
+    if accelerator.is_fsdp2 and recipe.precision == "bf16":
+        # Accelerate's own choice would add gradients up in bf16, over processes and passes.
+        accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16, reduce_dtype=torch.float32
+        )
     optimizer = build_optimizer(parameter_groups(stage.objective.model), recipe.optimizer)
     model, optimizer = accelerator.prepare(stage.objective, optimizer)
     ema = None

@@ -114,6 +114,18 @@ def test_size_table_counts_what_was_written(tmp_path, capsys):
     assert f"{sum(p.stat().st_size for p in (tmp_path / 'x').iterdir()):,}" in printed
 
 
+def test_without_expert_everything_else_is_the_same(nano, tmp_path):
+    assert main(["init", str(tmp_path / "x"), "--without-expert"]) == 0
+    whole = _read_safetensors(nano / "model.safetensors")
+    backbone = _read_safetensors(tmp_path / "x" / "model.safetensors")
+    assert set(backbone) == {name for name in whole if "action_expert" not in name}
+    for name, values in backbone.items():
+        np.testing.assert_array_equal(values, whole[name])
+    config = json.loads((tmp_path / "x" / "config.json").read_text())
+    assert (config["add_action_expert"], config["action_mode"]) == (False, "discrete")
+    assert config["action_expert_config"]["hidden_size"] == NANO.expert.width
+
+
 def test_shards_hold_the_tensors_of_the_single_file(nano, tmp_path):
     assert main(["init", str(tmp_path / "x"), "--max-shard-mib", "3"]) == 0
     index = json.loads((tmp_path / "x" / "model.safetensors.index.json").read_text())

@@ -58,6 +58,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="largest weight file, in MiB (default: 4768, which is 5 GB)",
     )
+    init.add_argument(
+        "--without-expert",
+        action="store_true",
+        help="the backbone alone: where training begins; post-training grafts the expert",
+    )
     init.set_defaults(run=_init)
     for command in (
         run_command,
@@ -86,9 +91,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _init(args: argparse.Namespace) -> int:
+    size = size_by_name(args.size)
     written = init_checkpoint(
         args.out,
-        size_by_name(args.size),
+        size.without_expert() if args.without_expert else size,
         seed=args.seed,
         dtype=args.dtype,
         max_shard_mib=args.max_shard_mib,

@@ -8,7 +8,7 @@ cores run many times a second.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from training.errors import UnknownSizeError
@@ -98,6 +98,11 @@ class ModelSize:
     depth_grid: int  # cells along one side; the span has depth_grid ** 2 codes
     depth_gate: DepthGate
     cameras: tuple[str, ...] = ("front", "wrist")  # in the order in which the model sees them
+    has_expert: bool = True  # False: before post-training, when `expert` is only a plan
+
+    def without_expert(self) -> ModelSize:
+        """Give the size of the backbone alone, as it is until an expert is grafted onto it."""
+        return replace(self, has_expert=False, depth_gate=DepthGate.NONE)
 
 
 NANO = ModelSize(

@@ -37,7 +37,7 @@ def tensor_layout(size: ModelSize) -> tuple[TensorSpec, ...]:
     return (
         *_text(size),
         *_vision(size),
-        *_expert(size),
+        *(_expert(size) if size.has_expert else ()),
         *_depth_gate(size),
         TensorSpec("lm_head.weight", (size.text.vocab_rows, size.text.width)),
     )

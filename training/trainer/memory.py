@@ -2,7 +2,7 @@
 
 Per device of N (fully sharded): 4 B a parameter for the fp32 master, 4 B a trainable one for its
 gradient, 8 B for AdamW's two moments, 4 B for a running average, all divided by N; what is gathered
-to compute with; and the activations of one pass:
+to compute with, in fp32, and its bf16 copies; and the activations of one pass:
 
     decoder  layers x tokens x (6 hidden + 3 query + 4 key + 4 mlp) values
     vision   layers x patches x (13 hidden + 3 mlp) values
@@ -81,18 +81,17 @@ def device_bytes(
 
 
 def _gathered(shape: Shape, learning: Learning, passes: Passes) -> float:
-    """Sharded: the parameters outside blocks and two blocks. Alone: autocast's bf16 copies.
+    """Sharded: the parameters outside blocks and two blocks in fp32. In bf16: autocast's copies.
 
-    Autocast keeps those of what learns; those of frozen weights only where a backward pass that
-    computes nothing again still needs them.
+    A backward pass that computes nothing again keeps the copies of every block it passes.
     """
-    value = 2 if passes.precision == "bf16" else 4
+    gathered = 0.0
     if passes.devices > 1:
-        return value * (shape.outside_blocks + 2 * shape.largest_block)
-    if passes.precision == "fp32":
-        return 0
-    frozen_kept = learning.through_decoder and not passes.recompute
-    return value * (learning.parameters if frozen_kept else learning.trainable)
+        gathered = MASTER * (shape.outside_blocks + 2 * shape.largest_block)
+    if passes.precision == "bf16":
+        kept = learning.through_decoder and not passes.recompute
+        gathered += 2 * (learning.parameters if kept else shape.outside_blocks)
+    return gathered
 
 
 def _activations(shape: Shape, learning: Learning, passes: Passes, load: ExampleLoad) -> float:

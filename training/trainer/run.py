@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import AutocastKwargs, DistributedDataParallelKwargs
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from training.errors import TrainingError
@@ -80,21 +80,22 @@ def _accelerator(recipe: Recipe) -> Accelerator:
         cpu=not torch.accelerator.is_available(),  # else several processes would not find another
         mixed_precision="bf16" if recipe.precision == "bf16" else "no",
         kwargs_handlers=[
+            # Its cache would keep a bf16 copy of every block that was gathered.
+            AutocastKwargs(cache_enabled=False),
             DistributedDataParallelKwargs(
                 # Without a language loss the decoder's last layer gets no gradient.
                 find_unused_parameters=recipe.losses.language == 0,
                 broadcast_buffers=False,
-            )
+            ),
         ],
     )
 
 
 def _prepared(recipe: Recipe, stage: Stage, accelerator: Accelerator) -> Trained:
-    if accelerator.is_fsdp2 and recipe.precision == "bf16":
-        # Accelerate's own choice would add gradients up in bf16, over processes and passes.
-        accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
-            param_dtype=torch.bfloat16, reduce_dtype=torch.float32
-        )
+    if accelerator.is_fsdp2:
+        # Blocks are gathered in fp32 and multiplied in bf16 by autocast, as in one process.
+        # Accelerate's own choice holds everything in bf16, norms and the residual stream too.
+        accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
     optimizer = build_optimizer(parameter_groups(stage.objective.model), recipe.optimizer)
     model, optimizer = accelerator.prepare(stage.objective, optimizer)
     ema = None

@@ -27,6 +27,8 @@ ActionMode = Literal["continuous", "discrete", "both"]
 
 # Shape of the released expert (arXiv 2605.02881, table 15), for checkpoints that state none.
 RELEASED_EXPERT = {"hidden_size": 768, "num_heads": 8, "mlp_ratio": 4.0}
+# What the decoder and the checkpoint decide, not the expert's own shape.
+_GIVEN = ("model_type", "num_layers", "max_action_dim", "max_action_horizon")
 GATE_BIAS = -4.0
 
 
@@ -41,8 +43,9 @@ def graft(
     """Add what is asked for and missing, in place; the configuration tells of it.
 
     New weights come from torch's global generator. `expert_shape` holds fields of the expert's
-    configuration. Without `action_mode` a discrete checkpoint that gets an expert becomes `both`.
-    Raises SettingsError when the checkpoint cannot have what is asked.
+    configuration, as the `action_expert_config` of a config.json does. Without `action_mode` a
+    discrete checkpoint that gets an expert becomes `both`. Raises SettingsError when the checkpoint
+    cannot have what is asked.
     """
     config, backbone = model.config, model.model
     if expert and backbone.action_expert is None:
@@ -63,8 +66,9 @@ def _add_expert(
     config: MolmoAct2Config, backbone: MolmoAct2Model, shape: Mapping[str, object]
 ) -> None:
     text = config.text_config
+    own = {name: value for name, value in shape.items() if name not in _GIVEN}
     config.action_expert_config = MolmoAct2ActionExpertConfig(
-        **shape,
+        **own,
         num_layers=text.num_hidden_layers,
         max_action_dim=config.max_action_dim,
         max_action_horizon=config.max_action_horizon,

@@ -75,8 +75,8 @@ def shape_of(model: MolmoAct2ForConditionalGeneration) -> Shape:
         vision_mlp=vit.intermediate_size,
         patches=side * vit.image_num_patch[1],
         picture_tokens=pooled * (pooled + 1) + FRAME_TOKENS,  # each row ends in a token
-        expert_hidden=expert.hidden_size,
-        expert_mlp=int(expert.hidden_size * expert.mlp_ratio),
+        expert_hidden=expert.hidden_size if expert else 0,
+        expert_mlp=int(expert.hidden_size * expert.mlp_ratio) if expert else 0,
         horizon=model.config.max_action_horizon,
         largest_block=max(blocks),
         outside_blocks=sum(p.numel() for p in model.parameters()) - sum(blocks),

@@ -16,7 +16,7 @@ from training.trainer.example_load import ExampleLoad, largest_load, mean_load
 from training.trainer.memory import GIB, DeviceBytes, Learning, Passes, device_bytes
 from training.trainer.model_shape import Shape, meta_model, shape_of
 from training.trainer.recipe import Recipe
-from training.trainer.stage import WITHOUT_DEPTH, make_trainable
+from training.trainer.stage import WITHOUT_DEPTH, make_trainable, planned_expert
 from training.trainer.work import example_flops
 
 # The CUDA context, the allocator's gaps and NCCL's buffers take the rest.
@@ -158,8 +158,13 @@ def _built(
 ) -> tuple[Shape, dict[str, tuple[int, int]]]:
     """Give the shape of a model, and (parameters, trainable ones) by group."""
     model = meta_model(size) if isinstance(size, ModelSize) else empty_model(size)
-    shape = shape_of(model)
-    make_trainable(model, with_expert=with_expert, gate=gate, adaptation=adaptation)
+    make_trainable(
+        model,
+        with_expert=with_expert,
+        gate=gate,
+        adaptation=adaptation,
+        expert_shape=None if isinstance(size, ModelSize) else planned_expert(size),
+    )
     groups = {
         name: (
             sum(parameter.numel() for parameter in parameters),
@@ -167,4 +172,4 @@ def _built(
         )
         for name, parameters in parameter_groups(model).items()
     }
-    return shape, groups
+    return shape_of(model), groups

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from training.init.sizes import size_by_name
 from training.model.adapt import adapt
 from training.model.graft import graft
 from training.model.groups import parameter_groups
-from training.model.load import load_model
+from training.model.load import load_model, read_config
 from training.model.objective import Objective
 from training.model.settings import Adaptation, DepthSettings, FlowSettings, GateKind
 from training.openfast.open_tokenizer import open_tokenizer
@@ -57,7 +58,7 @@ def source_checkpoint(recipe: Recipe, start: Path) -> Path:
     if recipe.start.init is None:
         return existing_source(recipe)
     if not start.is_dir():
-        size = size_by_name(recipe.start.init)
+        size = size_by_name(recipe.start.init).without_expert()
         init_checkpoint(start, size, seed=recipe.start.seed, dtype="fp32", max_shard_mib=4768)
     return start
 
@@ -79,6 +80,7 @@ def open_stage(
         with_expert=recipe.flow is not None,
         gate=depth.gate,
         adaptation=recipe.trainable,
+        expert_shape=planned_expert(source),
     )
     objective = Objective(
         model,
@@ -98,13 +100,22 @@ def make_trainable(
     with_expert: bool,
     gate: GateKind,
     adaptation: Adaptation,
+    expert_shape: Mapping[str, object] | None,
 ) -> None:
-    """Add the parts that a recipe asks for and let learn what it lets learn, in place."""
-    graft(model, expert=with_expert, depth_gate=gate)
+    """Add the parts that a recipe asks for and let learn what it lets learn, in place.
+
+    `expert_shape` is that of an expert that is yet to be grafted, None for the released one.
+    """
+    graft(model, expert=with_expert, depth_gate=gate, expert_shape=expert_shape)
     adapt(model, adaptation)
     if not with_expert:  # one that is there stays as it is
         for parameter in parameter_groups(model)["expert"]:
             parameter.requires_grad_(False)
+
+
+def planned_expert(source: Path) -> Mapping[str, object] | None:
+    """Return the shape that config.json states for the expert, there or not yet."""
+    return read_config(source).get("action_expert_config")
 
 
 def norm_stats_file(recipe: Recipe, source: Path) -> Path:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from training.trainer import run as run_module
 from training.trainer import state
 from training.trainer.ema import Ema
+from training.trainer.loop import seed_step
 from training.trainer.optimizer import build_optimizer, clip_gradients
 from training.trainer.recipe import read_recipe
 from training.trainer.run_log import read_log
@@ -170,6 +171,13 @@ def test_each_group_is_clipped_by_its_own_norm(folder):
     assert norms["decoder"].item() == 6.0
     assert groups["decoder"][0].grad.norm().item() == pytest.approx(1.0, rel=1e-5)
     assert groups["expert"][0].grad.norm().item() == 0.0
+
+
+def test_the_largest_seed_and_step_draw_too():
+    seed_step(2**31 - 1, 10_000_000, 511)
+    one = torch.rand(3)
+    seed_step(2**31 - 1, 10_000_000, 510)
+    assert not torch.equal(one, torch.rand(3))
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_examples(

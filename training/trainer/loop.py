@@ -28,6 +28,7 @@ from training.trainer.schedule import rate_share
 from training.trainer.state import Trained
 
 SEED_STRIDE = 1_000_003  # a prime, far above the number of processes
+MOST_SEEDS = 1 << 63  # torch takes no more
 SHOWN_EXAMPLES = 8
 GIB = 1 << 30
 
@@ -91,7 +92,7 @@ def totals_of_all(passes: Sequence[Batch], recipe: Recipe, accelerator: Accelera
 
 def seed_step(seed: int, step: int, process: int) -> None:
     """Seed what the model itself draws (dropout), so that a resumed step draws the same."""
-    torch.manual_seed((seed * SEED_STRIDE + step) * SEED_STRIDE + process)
+    torch.manual_seed(((seed * SEED_STRIDE + step) * SEED_STRIDE + process) % MOST_SEEDS)
 
 
 def refuse_not_a_number(

@@ -104,21 +104,11 @@ class Planner:
 
     def remedies(self, devices: int, recompute: bool, memory_gib: float) -> Iterator[str]:
         """Say what would fit into `memory_gib` a device, the smallest change first."""
-        if not recompute:
-            yield from self._fitting(devices, memory_gib, "--checkpoint-activations")
-        smaller = dataclasses.replace(self.recipe, micro_batch_size=1)
-        yield from Planner(smaller, self.model)._fitting(
-            devices, memory_gib, "--set micro_batch_size=1 --checkpoint-activations"
-        )
-        more = devices * 2
-        while more <= min(MOST_DEVICES, self.recipe.batch_size):
-            found = list(
-                self._fitting(more, memory_gib, f"{more} devices with --checkpoint-activations")
-            )
-            if found:
-                yield found[0]
-                break
-            more *= 2
+        same = list(self._fitting(devices, memory_gib, "--checkpoint-activations"))
+        if same and not recompute:
+            yield from same
+        else:
+            yield from self._larger(devices, memory_gib)
         if self.recipe.trainable.kind != "full" or self.recipe.flow is None:
             return
         for name, kind in (("LoRA", "lora"), ("expert only", "expert")):
@@ -126,6 +116,21 @@ class Planner:
             yield from Planner(other, self.model)._fitting(
                 devices, memory_gib, f"{name} (trainable) with --checkpoint-activations"
             )
+
+    def _larger(self, devices: int, memory_gib: float) -> Iterator[str]:
+        """Say which smaller passes and which number of devices would fit."""
+        smaller = Planner(dataclasses.replace(self.recipe, micro_batch_size=1), self.model)
+        yield from smaller._fitting(
+            devices, memory_gib, "--set micro_batch_size=1 --checkpoint-activations"
+        )
+        more = devices * 2
+        while more <= min(MOST_DEVICES, self.recipe.batch_size):
+            name = f"{more} devices with --checkpoint-activations"
+            found = list(self._fitting(more, memory_gib, name))
+            if found:
+                yield found[0]
+                break
+            more *= 2
 
     def _fitting(self, devices: int, memory_gib: float, name: str) -> Iterator[str]:
         plan = self.plan(devices, recompute=True)

@@ -8,10 +8,12 @@ TASK      ?= put the red cube in the bin
 BUNDLE    ?= bundle
 CHECKPOINT ?= checkpoints/nano
 DEMO      := demo
+STAGE     ?= depth
+SMOKE     := smoke
 export TASK
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-runtime demo test lint quantize verify bench run scan doctor calibrate health stop clean
+.PHONY: help setup setup-runtime demo test lint quantize verify bench train train-smoke run scan doctor calibrate health stop clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +42,12 @@ verify: setup-runtime ## check every digest and shape of BUNDLE
 bench: setup-runtime ## time every stage of BUNDLE by what it grows with, beside what this machine can do
 	@$(RUNTIME)/bin/molmoact-bench latency $(BUNDLE) --profile $(PROFILE)
 
+train: setup ## train STAGE at nano size (general specialise rehearse discrete expert depth finetune) and what it needs
+	@$(MAKE) --no-print-directory -f scripts/train_nano.mk runs/nano/$(STAGE)/checkpoint
+
+train-smoke: setup ## every stage in short, from recorded demonstrations to a bundle that acts; writes smoke/
+	@scripts/train_smoke.sh $(VENV) $(SMOKE)
+
 run: setup-runtime ## run BUNDLE on the arm of PROFILE with TASK (a real arm: PORT=/dev/... CALIBRATION=arm.json)
 	@$(RUNTIME)/bin/molmoact-edge run $(BUNDLE) --profile $(PROFILE) --task "$$TASK" $(if $(PORT),--port $(PORT)) $(if $(CALIBRATION),--calibration $(CALIBRATION))
 
@@ -59,4 +67,4 @@ stop: ## let an arm down at once, whoever drives it (PORT=/dev/...)
 	@PATH="$(RUNTIME)/bin:$(VENV)/bin:$$PATH" molmoact-arm stop --port $(PORT)
 
 clean: ## remove what was built, not the environments
-	rm -rf $(DEMO) $(BUNDLE) .pytest_cache .ruff_cache
+	rm -rf $(DEMO) $(BUNDLE) $(SMOKE) .pytest_cache .ruff_cache

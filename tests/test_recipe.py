@@ -41,6 +41,7 @@ def test_full_recipes_state_the_published_figures(stage):
         "expert": 5e-5,
     }
     assert (recipe.optimizer.betas, recipe.optimizer.eps) == ((0.9, 0.95), 1e-6)
+    assert recipe.residual_dropout == 0.1
     assert (recipe.optimizer.warmup_steps, recipe.optimizer.final_share) == (200, 0.1)
     samples = {"discrete": None, "expert": 4, "depth": 4, "finetune": 8}[stage]
     assert (recipe.flow and recipe.flow.samples) == samples

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -126,6 +128,15 @@ def test_the_checkpoint_of_an_averaged_run_is_the_average(run, folder):
     average = weights(folder / "averaged")[name]
     assert (average - start[name]).norm() < 0.9 * (last[name] - start[name]).norm()
     assert not torch.equal(average, start[name])
+
+
+def test_residual_dropout_is_the_stages_and_not_kept(run, folder):
+    recipe = tiny_training.write_recipe(folder, residual_dropout=0.3, steps=4)
+    assert train(recipe, folder / "dropped") == 0
+    first, plain = tiny_training.losses(folder / "dropped")[0], tiny_training.losses(run)[0]
+    assert first["language"] != pytest.approx(plain["language"], rel=1e-3)
+    config = json.loads((folder / "dropped" / "checkpoint" / "config.json").read_text())
+    assert config["text_config"]["residual_dropout"] == 0.0
 
 
 def test_an_average_follows_and_steps_aside():

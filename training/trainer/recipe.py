@@ -69,7 +69,8 @@ class Recipe:
     micro_batch_size: int  # examples a pass
     precision: str  # fp32, or bf16: autocast with fp32 masters
     mixture: MixtureSettings
-    norm_stats: Path | None  # None: the checkpoint's; the one key that may be left out
+    residual_dropout: float | None  # of the decoder; None: the checkpoint's; may be left out
+    norm_stats: Path | None  # None: the checkpoint's; may be left out
     action_tokenizer: Path | None
     losses: LossSettings
     flow: FlowSettings | None  # None: a stage without the expert
@@ -144,7 +145,7 @@ def _recipe(section: Section, values: Mapping[str, Any], mixture: MixtureSetting
             "micro_batch_size", f"{micro_batch_size} does not divide batch_size {batch_size}"
         )
     precision = section.text("precision", PRECISIONS)
-    section.fill_from(Section({"norm_stats": None}, section.file))
+    section.fill_from(Section({"norm_stats": None, "residual_dropout": None}, section.file))
     recipe = Recipe(
         file=section.file,
         start=start,
@@ -154,6 +155,7 @@ def _recipe(section: Section, values: Mapping[str, Any], mixture: MixtureSetting
         micro_batch_size=micro_batch_size,
         precision=precision,
         mixture=mixture,
+        residual_dropout=section.optional_number("residual_dropout", 0, 0.9),
         norm_stats=_path(section.optional_text("norm_stats")),
         action_tokenizer=_path(section.optional_text("action_tokenizer")),
         losses=_losses(section.child("losses")),

@@ -72,7 +72,7 @@ def open_stage(
     """
     mixture = Mixture(recipe.mixture, _context(recipe, source))
     collator = Collator(source)
-    model = load_model(source)
+    model = load_model(source, residual_dropout=recipe.residual_dropout)
     torch.manual_seed(recipe.seed)  # of grafted parts and adapters
     depth = recipe.depth or WITHOUT_DEPTH
     make_trainable(

@@ -83,6 +83,16 @@ def tiny_dataset(tmp_path_factory):
     return write_tiny_dataset(tmp_path_factory.mktemp("datasets") / "tiny")
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Compute on one thread: threads that wait for each other on busy cores are slow."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def own_cache(tmp_path, monkeypatch):
     """Keep what is remembered of good files to this test."""

@@ -20,12 +20,7 @@ SHAPE = CodecShape(side_px=SIDE, codes=16, code_width=32, hidden=4, residual_blo
 SETTINGS = FitSettings(steps=120, batch_size=8, crop_px=96, rate=4e-3)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def desk(left: int, top: int = 40) -> np.ndarray:

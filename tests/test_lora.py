@@ -35,12 +35,7 @@ from training.model.settings import Adaptation, DepthSettings, FlowSettings, Los
 LORA = Adaptation("lora", rank=4, alpha=8, dropout=0.0)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from training.init.sizes import NANO
 from training.model.adapt import adapt
 from training.model.graft import graft
 from training.model.groups import parameter_groups
-from training.model.load import load_model
+from training.model.load import load_model, read_config
 from training.model.objective import Objective, step_totals
 from training.model.save import save_checkpoint
 from training.model.settings import (
@@ -38,12 +38,7 @@ NANO_EXPERT = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +93,17 @@ def test_a_new_expert_predicts_nothing_at_first_and_a_new_gate_hardly_opens(back
     objective = Objective(model, LossSettings(), FlowSettings(), DepthSettings(), 0)
     objective(batch, step_totals([batch])).loss.backward()
     assert expert.final_layer.linear.weight.grad.any()
+
+
+def test_an_expert_is_grafted_in_the_shape_that_the_checkpoint_plans(tmp_path):
+    for name, size in (("whole", NANO), ("backbone", NANO.without_expert())):
+        init_checkpoint(tmp_path / name, size, seed=1, dtype="fp32", max_shard_mib=100)
+    planned = read_config(tmp_path / "backbone")["action_expert_config"]
+    model = load_model(tmp_path / "backbone")
+    graft(model, expert=True, depth_gate="per-layer", expert_shape=planned)
+    whole = load_model(tmp_path / "whole")
+    shapes = {name: tensor.shape for name, tensor in whole.state_dict().items()}
+    assert {name: tensor.shape for name, tensor in model.state_dict().items()} == shapes
 
 
 def test_grafting_takes_nothing_away_and_changes_only_what_is_asked(tmp_path):

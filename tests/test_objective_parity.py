@@ -27,12 +27,7 @@ NOISE = 1e-8  # of the whole gradient's norm: what rounding makes of gradients t
 SEED, SAMPLES = 11, 3
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

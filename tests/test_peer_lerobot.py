@@ -40,13 +40,7 @@ def two_threads():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Threads that wait for each other on busy cores are slow."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_loaded_our_way_the_public_model_gives_what_was_recorded(public, two_threads, monkeypatch):

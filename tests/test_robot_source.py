@@ -28,13 +28,7 @@ NANO = Path(__file__).parent.parent / "checkpoints" / "nano"
 HORIZON = 30
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Threads that wait for each other on busy cores are slow."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class CountedDepth:

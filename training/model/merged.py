@@ -8,7 +8,7 @@ import torch
 
 from training.model.load import ADAPTER_CONFIG, CheckpointError, load_model
 from training.model.save import save_checkpoint
-from training.openfast.whole_folder import refuse_taken
+from training.whole_folder import refuse_taken
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -31,7 +31,7 @@ from training.model.load import (
     CheckpointError,
     read_config,
 )
-from training.openfast.whole_folder import whole_folder
+from training.whole_folder import whole_folder
 
 ACTION_TOKENIZER = "action_tokenizer"
 MIB = 1 << 20

@@ -30,7 +30,7 @@ from training.errors import TrainingError
 from training.molmoer.drawings import draw_scene
 from training.molmoer.question import Question, Scene, Split
 from training.molmoer.texts import text_scene
-from training.openfast.whole_folder import whole_folder
+from training.whole_folder import whole_folder
 
 if TYPE_CHECKING:
     from training.molmoer.desk import Desk

@@ -24,7 +24,7 @@ from tokenizers.trainers import BpeTrainer
 from edge.action_tokens import PROCESSOR_CONFIG, ActionTokenizer
 from training.openfast.errors import OpenFastError
 from training.openfast.runners import Runner
-from training.openfast.whole_folder import whole_folder
+from training.whole_folder import whole_folder
 
 _MIN_FREQUENCY = 2  # of a pair that becomes a token
 _MAX_TOKEN_LENGTH = 10_000

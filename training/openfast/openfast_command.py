@@ -128,7 +128,7 @@ def _fit(args: argparse.Namespace) -> int:
     from training.openfast.draw import open_sources
     from training.openfast.report import fit_on_sources
     from training.openfast.runners import open_runner
-    from training.openfast.whole_folder import refuse_taken
+    from training.whole_folder import refuse_taken
 
     refuse_taken(args.out)
     began = time.monotonic()

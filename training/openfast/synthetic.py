@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from training.datasets.embodiment import load_embodiment
-from training.openfast.whole_folder import whole_folder
+from training.whole_folder import whole_folder
 
 _MOVE_S = (0.5, 2.5)
 _PAUSE_S = (0.0, 0.6)

@@ -19,6 +19,7 @@ from training.examples.collate import Collator
 from training.examples.example import Example
 from training.init.init_checkpoint import init_checkpoint
 from training.init.sizes import NANO, DepthGate
+from training.model.draws import code_draw
 from training.model.load import load_model
 from training.model.objective import Objective, StepTotals, step_totals
 from training.model.settings import DepthSettings, FlowSettings, LossSettings, SettingsError
@@ -187,6 +188,13 @@ def test_code_noise_swaps_inputs_of_learnt_codes_only_by_example_number(model):
     assert ((noisy[changed] >= 2944) & (noisy[changed] < 2944 + 128)).all()
     assert torch.equal(objective._noisy_ids(rows_of(batch, [2]))[0], noisy[2])
     assert torch.equal(objective.eval()._noisy_ids(batch), ids)
+
+
+def test_an_examples_code_noise_does_not_depend_on_how_far_its_batch_is_padded():
+    short, long = (code_draw(SEED, 5, 0.1, length, 128) for length in (300, 340))
+    for of_short, of_long in zip(short, long, strict=True):
+        np.testing.assert_array_equal(of_short, of_long[:300])
+    assert len(np.unique(long[1])) > 100
 
 
 @pytest.mark.parametrize("kind", [DepthGate.PER_LAYER, DepthGate.SHARED])

@@ -26,6 +26,9 @@ def flow_draw(
 def code_draw(
     seed: int, number: int, share: float, length: int, codes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw which of `length` tokens would be swapped (bool) and for which code (int64, < codes)."""
-    rng = np.random.default_rng((seed, number, _CODES))
-    return rng.random(length) < share, rng.integers(codes, size=length)
+    """Draw which of `length` tokens would be swapped (bool) and for which code (int64, < codes).
+
+    Token by token, so that padding to another length changes nothing of those before it.
+    """
+    draws = np.random.default_rng((seed, number, _CODES)).random((length, 2))
+    return draws[:, 0] < share, (draws[:, 1] * codes).astype(np.int64)

@@ -60,6 +60,7 @@ def test_full_recipes_state_the_published_figures(stage):
         ("micro_batch_size=3", "micro_batch_size: 3 does not divide batch_size 4"),
         ("from={init: huge, seed: 0}", "from.init: 'huge'; allowed: nano, full"),
         ("flow=null", "flow: null, but losses.flow is 1"),
+        ("losses.flow=0", "flow: given, but losses.flow is 0; make flow null"),
         ("flow.scale=1", "flow.scale is 1.0 and flow.offset 0.001; scale must"),
         ("depth={code_noise: 0.1, gate: half}", "depth.gate: 'half'; allowed:"),
         ("trainable=half", "trainable: 'half'; allowed: full, expert"),

@@ -60,10 +60,10 @@ def kinds() -> tuple[str, ...]:
     return tuple(_SENTENCES)
 
 
-type_of_drawing = tuple[str, np.ndarray, dict[str, str]]
+_Drawing = tuple[str, np.ndarray, dict[str, str]]
 
 
-def _one_shape(rng: np.random.Generator, size_px: int) -> type_of_drawing:
+def _one_shape(rng: np.random.Generator, size_px: int) -> _Drawing:
     shape, colour = _pick(SHAPES, rng), _pick(tuple(COLOURS_RGB), rng)
     radius_px = size_px * rng.uniform(0.34, 0.42)
     centre_px = size_px * rng.uniform(0.45, 0.55, 2)
@@ -73,19 +73,19 @@ def _one_shape(rng: np.random.Generator, size_px: int) -> type_of_drawing:
     return content, picture, {"shape": shape, "colour": colour}
 
 
-def _digit(rng: np.random.Generator, size_px: int) -> type_of_drawing:
+def _digit(rng: np.random.Generator, size_px: int) -> _Drawing:
     text = str(int(rng.integers(10)))
     content, picture = _written(text, rng, size_px, 0.8)
     return content, picture, {"digit": text}
 
 
-def _word(rng: np.random.Generator, size_px: int) -> type_of_drawing:
+def _word(rng: np.random.Generator, size_px: int) -> _Drawing:
     text = _pick(WORDS, rng)
     content, picture = _written(text, rng, size_px, 0.95)
     return content, picture, {"word": text}
 
 
-def _several(rng: np.random.Generator, size_px: int) -> type_of_drawing:
+def _several(rng: np.random.Generator, size_px: int) -> _Drawing:
     count = int(rng.integers(1, MAX_COUNT + 1))
     radius_px = size_px * rng.uniform(0.08, 0.11)
     shape, colour = _pick(SHAPES, rng), _pick(tuple(COLOURS_RGB), rng)
@@ -101,7 +101,7 @@ def _several(rng: np.random.Generator, size_px: int) -> type_of_drawing:
     return content, picture, {"drawn count": str(count)}
 
 
-def _chart(rng: np.random.Generator, size_px: int) -> type_of_drawing:
+def _chart(rng: np.random.Generator, size_px: int) -> _Drawing:
     colours = [str(name) for name in rng.permutation(list(COLOURS_RGB))[:BARS]]
     heights = rng.uniform(0.15, 0.6, BARS)
     highest = int(rng.integers(BARS))
@@ -116,7 +116,7 @@ def _chart(rng: np.random.Generator, size_px: int) -> type_of_drawing:
     return content, picture, {"chart": colours[highest]}
 
 
-_Drawer = Callable[[np.random.Generator, int], type_of_drawing]
+_Drawer = Callable[[np.random.Generator, int], _Drawing]
 _DRAWERS: tuple[_Drawer, ...] = (_one_shape, _digit, _word, _several, _chart)
 
 
@@ -168,11 +168,9 @@ def _outline(shape: str) -> np.ndarray:
         corner = np.array([[arm, -1.0], [arm, -arm], [1.0, -arm]])
         turns = [np.array([[c, -s], [s, c]]) for c, s in ((1, 0), (0, 1), (-1, 0), (0, -1))]
         return np.concatenate([corner @ turn.T for turn in turns])
-    count, inner = {"square": (4, 1.0), "triangle": (3, 1.0), "star": (10, 0.45)}[shape]
-    offset = np.pi / 4 if shape == "square" else 0.0
+    count, offset = {"square": (4, np.pi / 4), "triangle": (3, 0.0)}[shape]
     angles = offset + 2 * np.pi * np.arange(count) / count
-    radii = np.where(np.arange(count) % 2, inner, 1.0)
-    return np.stack([radii * np.sin(angles), -radii * np.cos(angles)], axis=1)
+    return np.stack([np.sin(angles), -np.cos(angles)], axis=1)
 
 
 def _pick(names: tuple[str, ...], rng: np.random.Generator) -> str:

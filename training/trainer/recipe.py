@@ -170,6 +170,8 @@ def _recipe(section: Section, values: Mapping[str, Any], mixture: MixtureSetting
     section.finish()
     if recipe.flow is None and recipe.losses.flow > 0:
         raise section.fail("flow", f"null, but losses.flow is {recipe.losses.flow:g}; make that 0")
+    if recipe.flow is not None and recipe.losses.flow == 0:  # an expert that nothing teaches
+        raise section.fail("flow", "given, but losses.flow is 0; make flow null")
     return recipe
 
 

@@ -1,7 +1,8 @@
 """A question with its answer, before it is written to a set; and which of the two halves it is for.
 
 A set's test half holds no content (a layout, a drawing, digits to sort) and no wording that its
-train half holds; what cannot be shared out, such as a fact, is in both halves in other words. Both are settled by what is asked and never by the draw: a content is for testing when its
+train half holds; what cannot be shared out, such as a fact, is in both halves in other words.
+Which half is settled by what is asked and never by the draw: a content is for testing when its
 checksum says so, a wording when its opener and its sentence are one of the pairs kept back.
 """
 

@@ -127,7 +127,7 @@ def _add_report(parts: argparse._SubParsersAction) -> None:
         type=_whole,
         default=10,
         metavar="N",
-        help="held-out episodes looked at: the last N of the dataset (default: 10)",
+        help="looked at: the last N of the dataset (default: 10)",
     )
     report.add_argument("--checkpoint", type=Path, metavar="C", help="trained with depth")
     report.add_argument(

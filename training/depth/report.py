@@ -1,7 +1,8 @@
-"""Measure depth codes on held-out episodes: codec, carried codes, and what a checkpoint says.
+"""Measure depth codes: codec, carried codes, and what a checkpoint says.
 
-The last episodes of a dataset are looked at; a recipe that is to be judged by them leaves them out
-(`episodes: [0, N]`).
+The last episodes of a dataset are looked at. They are new to codec and checkpoint only in a dataset
+of its own (`molmoact-train demos --held-out`): a codec is fitted on frames of every episode, and so
+is a checkpoint whose recipe does not leave them out (`episodes: [0, N]`).
 """
 
 from __future__ import annotations

@@ -3,7 +3,9 @@
     python scripts/check_chain.py runs/nano data/demos
 
 Every stage's loss must have fallen; the last checkpoint must load in LeRobot's MolmoAct2 class and,
-as an fp32 bundle, give the same depth codes and actions on recorded frames. Exits 1 otherwise.
+as an fp32 bundle, give the same depth codes and actions on recorded frames. A model of few steps
+may say no chunk, or no end of its codes: such an answer is counted and not compared, but the expert
+has to act on every frame. Exits 1 otherwise.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ def _acts_alike(checkpoint: Path, dataset: Path) -> bool:
         tag = choose_tag(policy.bundle.tags, None)
         extent = np.abs(tag.action.unnormalize(np.ones(6)) - tag.action.unnormalize(-np.ones(6)))
         shape = (1, tag.action_horizon, policy.bundle.manifest.model.max_action_dim)
-        worst, same_codes, undecodable = dict.fromkeys(WAYS, 0.0), True, 0
+        apart, same_codes = {way: [] for way in WAYS}, True
         for seed, index in enumerate(np.linspace(0, len(recorded) - 1, FRAMES).astype(int)):
             frame = recorded[int(index)]
             state = tag.state.unnormalize(np.full(tag.state.dim, 0.1 * seed)).astype(np.float32)
@@ -69,15 +71,16 @@ def _acts_alike(checkpoint: Path, dataset: Path) -> bool:
                     actions, codes = public.act(*given, way=way, seed=seed)
                 except (UndecodableActionsError, RuntimeError) as error:
                     print(f"frame {index}, {way}: {error}")
-                    undecodable += 1
                     continue
-                worst[way] = max(worst[way], float((np.abs(ours.actions - actions) / extent).max()))
+                apart[way].append(float((np.abs(ours.actions - actions) / extent).max()))
                 if way == "depth":
                     same_codes &= bool(np.array_equal(ours.depth_codes, codes))
-    for way, apart in worst.items():
-        print(f"LeRobot and the fp32 bundle, {way:<9} at most {100 * apart:.4f} % of range apart")
-    print(f"depth codes equal: {same_codes}; answers without a chunk: {undecodable}")
-    return same_codes and max(worst.values()) <= SHARE_OF_RANGE
+    for way, shares in apart.items():
+        most = f"at most {100 * max(shares):.4f} % of range apart" if shares else "not compared"
+        print(f"LeRobot and the fp32 bundle, {way:<9} {len(shares)} of {FRAMES} frames, {most}")
+    print(f"depth codes equal: {same_codes}")
+    close = all(share <= SHARE_OF_RANGE for shares in apart.values() for share in shares)
+    return same_codes and close and len(apart["flow"]) == FRAMES
 
 
 def _pictures(frame: dict[str, torch.Tensor], cameras: tuple[str, ...]) -> list[np.ndarray]:

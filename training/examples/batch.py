@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
+IGNORED = -100  # the label of a token that is not learnt
+# Of the model's inputs, those that a batch has where it has pictures.
+PICTURE_INPUTS = ("pixel_values", "image_token_pooling", "image_grids", "image_num_crops")
+
 
 @dataclass(slots=True)
 class Batch:

@@ -16,11 +16,10 @@ import torch
 from edge.images import ImagePatches, cut_image
 from edge.prompt import encode, pictures_text
 from training.errors import TrainingError
-from training.examples.batch import Batch
+from training.examples.batch import IGNORED, Batch
 from training.examples.example import Example
 from training.examples.input_settings import InputSettings, open_tokenizer, read_input_settings
 
-IGNORED = -100  # the label of a token that is not learnt
 # What the model reads for each of a pixel's levels: mean and standard deviation are 0.5.
 _LEVELS = np.arange(256, dtype=np.float32) / np.float32(255) * np.float32(2) - np.float32(1)
 

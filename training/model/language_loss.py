@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+from training.examples.batch import IGNORED
 from training.model.settings import TokenWeighting
-
-IGNORED = -100
 
 
 def next_labels(labels: torch.Tensor) -> torch.Tensor:

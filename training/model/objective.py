@@ -19,10 +19,10 @@ from lerobot.policies.molmoact2.molmoact2_hf_model.modeling_molmoact2 import (
 )
 from torch import nn
 
-from training.examples.batch import Batch
+from training.examples.batch import IGNORED, PICTURE_INPUTS, Batch
 from training.model.draws import code_draw, flow_draw
 from training.model.flow_loss import FlowTargets, KeysValues, flow_losses
-from training.model.language_loss import IGNORED, language_loss, next_labels, token_weights
+from training.model.language_loss import language_loss, next_labels, token_weights
 from training.model.settings import (
     DepthSettings,
     FlowSettings,
@@ -30,8 +30,6 @@ from training.model.settings import (
     SettingsError,
     TokenWeighting,
 )
-
-_PICTURE_INPUTS = ("pixel_values", "image_token_pooling", "image_grids", "image_num_crops")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +155,7 @@ class Objective(nn.Module):
         LeRobot's way pads every example to as many pictures as the fullest has, and takes no batch
         with an example that has none.
         """
-        pictures = {name: inputs[name] for name in _PICTURE_INPUTS if name in inputs}
+        pictures = {name: inputs[name] for name in PICTURE_INPUTS if name in inputs}
         images = pooling = None
         if pictures:
             alone = ids.new_full((len(inputs["image_grids"]), 1), self._config.image_end_token_id)

@@ -13,7 +13,7 @@ import torch
 from transformers import DynamicCache
 
 from training.datasets.question_source import Question, question_text, read_picture
-from training.examples.batch import Batch
+from training.examples.batch import PICTURE_INPUTS, Batch
 from training.examples.collate import Collator
 from training.examples.example import Example
 from training.examples.input_settings import open_tokenizer
@@ -21,7 +21,6 @@ from training.examples.robot_text import END_OF_TURN
 from training.model.load import load_model
 
 MAX_TOKENS = 64  # of an answer
-_PICTURES = ("pixel_values", "image_token_pooling", "image_grids", "image_num_crops")
 
 
 class Answerer:
@@ -92,7 +91,7 @@ class Answerer:
         images = pooling = None
         if "pixel_values" in inputs:
             alone = ids.new_full((len(inputs["image_grids"]), 1), model.config.image_end_token_id)
-            pictures = {name: inputs[name] for name in _PICTURES}
+            pictures = {name: inputs[name] for name in PICTURE_INPUTS}
             pictures["pixel_values"] = pictures["pixel_values"].to(self._model.lm_head.weight.dtype)
             images, pooling = model.merge_visual_inputs(input_ids=alone, **pictures)
         return model.build_input_embeddings(ids, images, pooling)[0]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-GROUPS = ("vision", "connector", "decoder", "expert")
+from training.model.settings import GROUPS
+
 _CONNECTOR = ("image_pooling_2d", "image_projector")
 
 

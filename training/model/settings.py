@@ -11,6 +11,7 @@ TokenWeighting = Literal["root_tokens", "none"]
 GateKind = Literal["none", "shared", "per-layer"]
 AdaptationKind = Literal["full", "expert", "lora"]
 
+GROUPS = ("vision", "connector", "decoder", "expert")  # each has a learning rate of its own
 TOKEN_WEIGHTINGS = ("root_tokens", "none")
 GATE_KINDS = ("none", "shared", "per-layer")
 ADAPTATION_KINDS = ("full", "expert", "lora")

@@ -18,6 +18,7 @@ from training.datasets.settings import MixtureSettings, parse_mixture
 from training.init.sizes import SIZES
 from training.model.settings import (
     GATE_KINDS,
+    GROUPS,
     TOKEN_WEIGHTINGS,
     Adaptation,
     DepthSettings,
@@ -27,7 +28,6 @@ from training.model.settings import (
 )
 from training.trainer.recipe_file import RecipeError, read_mapping
 
-GROUPS = ("vision", "connector", "decoder", "expert")
 PRECISIONS = ("fp32", "bf16")
 # What changes no figure of a run, so that a resumed run may have another value of it.
 FREE_KEYS = ("checkpoint_every",)

@@ -150,7 +150,10 @@ def test_styles_say_depth_and_actions(tiny_dataset):
     assert depth.answer == f"{codes}<|im_end|>"
     assert both.answer == f"{codes}{actions}<|im_end|>"
     assert act.question.endswith("\n<action_output>")
-    assert depth.question.endswith("\n<depth_output>")
+    assert depth.question.endswith(
+        ". Given these, what is the depth map of the main image?<|im_end|>\n"
+        "<|im_start|>assistant\n<depth_output>"
+    )
     assert both.question.endswith("\n<depth_output><action_output>")
     assert depth.chunk is None
     assert both.depth_codes == (2, 5, 0, 15)

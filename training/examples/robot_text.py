@@ -1,8 +1,7 @@
 """What a robot example says: the question of its style, and the answer that the model learns.
 
-Act and depth-then-act are the MolmoAct2 release's words, as the robot asks them (`edge.prompt`).
-The release's code also names a depth-only style but its wording was not published; the one below
-is this project's.
+The words are the MolmoAct2 release's: act and depth-then-act as the robot asks them (`edge.prompt`),
+and depth alone, which is asked in training only.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from edge.prompt import PromptFormat, robot_text
 ACT, DEPTH, DEPTH_ACT = "act", "depth", "depth_act"
 STYLES = (ACT, DEPTH, DEPTH_ACT)
 END_OF_TURN = "<|im_end|>"
-_DEPTH_QUESTION = "predict the depth map of the main image."
+_DEPTH_QUESTION = "what is the depth map of the main image?"
 _CLOSING = " Given these, "
 
 

@@ -1,7 +1,7 @@
 """What a robot example says: the question of its style, and the answer that the model learns.
 
-The words are the MolmoAct2 release's: act and depth-then-act as the robot asks them (`edge.prompt`),
-and depth alone, which is asked in training only.
+The words are the MolmoAct2 release's: act and depth-then-act as the robot asks for them
+(`edge.prompt`), and depth alone, which is asked for in training only.
 """
 
 from __future__ import annotations

@@ -6,10 +6,10 @@ the pictures. Here every picture of an example is drawn for itself, and:
 
 - the window has the picture's own shape and reaches its borders; it is enlarged to the whole size
   again. A square or centred window would teach a frame that the robot never shows at run time;
-- what a rotation leaves empty repeats the border;
-- pictures whose depth codes are learnt keep their geometry, because the codes belong to the cells
-  of the picture as it was taken. What the published recipe does there is not known;
-- blur has a Gaussian of 0.5 to 2 pixels at a picture height of 378 (this project's choice).
+- what a rotation leaves empty repeats the border, where the MolmoAct2 release leaves it black;
+- pictures whose depth codes are learnt, and those of questions, keep their geometry, because codes
+  and answers belong to the picture as it was taken. The release's code turns them like all others;
+- blur is a Gaussian of 0.1 to 1 pixel over 5 x 5 pixels (MolmoAct2 release).
 
 Nothing of this happens at run time.
 """
@@ -27,8 +27,8 @@ from edge.errors import EdgeError
 from training.errors import TrainingError
 
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
-_BLUR_SIGMA_PX = (0.5, 2.0)
-_BLUR_HEIGHT_PX = 378  # the picture height that the blur is stated for
+_BLUR_SIGMA_PX = (0.1, 1.0)
+_BLUR_KERNEL_PX = (5, 5)
 _PUBLISHED = {
     "crop": 0.95,
     "rotation_deg": 5.0,
@@ -89,7 +89,7 @@ def augment(
     image = _recolour(image, how, draws[3:])
     if not blurred:
         return image
-    return cv2.GaussianBlur(image, (0, 0), sigma * image.shape[0] / _BLUR_HEIGHT_PX)
+    return cv2.GaussianBlur(image, _BLUR_KERNEL_PX, sigma)
 
 
 def _warp(image: np.ndarray, how: Augmentation, draws: np.ndarray) -> np.ndarray:

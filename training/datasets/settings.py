@@ -53,7 +53,7 @@ class RobotSettings:
     discrete: bool  # actions are also said as tokens
     episodes: tuple[int, int] | None  # first and past the last; None = all
     cameras: tuple[str, ...] | None  # feature keys in prompt order; None = the embodiment's
-    shuffle_cameras: bool  # a random order per episode, as in pre-training (arXiv 2605.02881)
+    shuffle_cameras: bool  # a random order per episode, as the release trains before fine-tuning
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ def _loss_fell(run: Path) -> bool:
 def _acts_alike(checkpoint: Path, dataset: Path) -> bool:
     torch.set_num_threads(2)  # one thread resizes pictures with another kernel
     public = PublicModel(checkpoint)
-    recorded = LeRobotDataset(dataset.name, root=dataset)
+    recorded = LeRobotDataset(dataset.name, root=dataset, video_backend="pyav")
     with tempfile.TemporaryDirectory() as folder:
         build_bundle(checkpoint, Path(folder) / "bundle", "fp32")
         policy = Policy.open(Path(folder) / "bundle")

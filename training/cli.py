@@ -6,11 +6,13 @@ molmoact-train init checkpoints/mine --size nano --seed 0
 from __future__ import annotations
 
 import argparse
+import errno
 import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from edge.errors import EdgeError
 from firmware_bridge.command_line import CommandParser
 from training.datasets import stats_command
 from training.demonstrations import demos_command
@@ -25,7 +27,13 @@ from training.openfast import openfast_command
 from training.trainer import plan_command, run_command
 
 PROGRAM = "molmoact-train"
-USER_ERROR = 2
+USER_ERROR, INTERRUPTED = 2, 130
+_REMEDIES = {
+    errno.ENOSPC: "make room and run it again",
+    errno.EDQUOT: "make room and run it again",
+    errno.EACCES: "give permission and run it again",
+    errno.EROFS: "choose a place that can be written",
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -81,13 +89,23 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0, or 2 after a one-line message on stderr."""
+    """Run one command. Returns 0, or 2 (130: Ctrl-C) after a one-line message on stderr."""
     args = build_parser().parse_args(argv)
     try:
         return args.run(args)
-    except (TrainingError, OSError) as error:
-        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
-        return USER_ERROR
+    except (TrainingError, EdgeError) as error:
+        return _refused(str(error))
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno, "choose another path")
+        return _refused(f"{error.filename or args.command}: {error.strerror or error}; {remedy}")
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: stopped from the keyboard", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _refused(problem: str) -> int:
+    print(f"{PROGRAM}: error: {problem}", file=sys.stderr)
+    return USER_ERROR
 
 
 def _init(args: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from edge.errors import one_line, shown
@@ -25,6 +26,7 @@ VERSION = "v3.0"
 _BATCH_ROWS = 1 << 16
 _INFO = Path("meta", "info.json")
 _EPISODE_COLUMNS = ("episode_index", "length", "data/chunk_index", "data/file_index")
+_PATH_KEYS = ("data_path", "video_path")
 _VIDEO_PARTS = ("chunk_index", "file_index", "from_timestamp")
 _ROW_COLUMNS = ("episode_index", "frame_index", "task_index")
 
@@ -114,18 +116,38 @@ def read_rows(dataset: DatasetFiles, state_key: str, action_key: str) -> Iterato
                 if missing:
                     raise DatasetError(f"{file}: column {missing[0]!r} is missing")
                 for batch in parquet.iter_batches(_BATCH_ROWS, columns=columns):
-                    yield Rows(
-                        file,
-                        *(batch[name].to_numpy(zero_copy_only=False) for name in _ROW_COLUMNS),
-                        *(_matrix(batch[name], dataset.width(name)) for name in columns[-2:]),
-                    )
+                    numbers = [_numbers(batch[name], file, name) for name in _ROW_COLUMNS]
+                    vectors = [
+                        _matrix(batch[name], dataset.width(name), file, name, numbers[:2])
+                        for name in columns[-2:]
+                    ]
+                    yield Rows(file, *numbers, *vectors)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise DatasetError(f"{file}: cannot be read ({one_line(error)})") from None
 
 
-def _matrix(column: pa.Array, width: int) -> np.ndarray:
-    if column.null_count or (len(column) and column.flatten().null_count):
-        raise ValueError("a state or an action is null")
+def _numbers(column: pa.Array, file: Path, name: str) -> np.ndarray:
+    if not pa.types.is_integer(column.type) or column.null_count:
+        raise DatasetError(f"{file}: {name} is not a whole number in every row; copy it again")
+    return column.to_numpy(zero_copy_only=False)
+
+
+def _matrix(
+    column: pa.Array, width: int, file: Path, name: str, places: list[np.ndarray]
+) -> np.ndarray:
+    kinds = pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list
+    if not any(is_kind(column.type) for is_kind in kinds):
+        raise DatasetError(f"{file}: {name} is {column.type}; {width} numbers a row are needed")
+    wrong = pc.fill_null(pc.list_value_length(column), -1).to_numpy(zero_copy_only=False) != width
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        found = column[row].as_py()
+        raise DatasetError(
+            f"{file}: episode {places[0][row]} frame {places[1][row]}: {name} has "
+            f"{'no' if found is None else len(found)} numbers, meta/info.json says {width}; mend "
+            "or remove the episode"
+        )
+    # A missing number becomes NaN, which is refused where it is.
     return column.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, width)
 
 
@@ -135,7 +157,8 @@ def _read_info(folder: Path) -> dict[str, Any]:
         info = json.loads(path.read_text("utf-8"))
         version = str(info["codebase_version"])
         fits = isinstance(info["features"], dict) and float(info["fps"]) > 0
-        fits = fits and all("dtype" in value for value in info["features"].values())
+        fits = fits and all(_is_feature(value) for value in info["features"].values())
+        fits = fits and all(isinstance(info.get(key, ""), str | None) for key in _PATH_KEYS)
     except FileNotFoundError:
         raise DatasetError(
             f"{folder}: no {_INFO}; give the folder of a LeRobot v3 dataset"
@@ -150,6 +173,11 @@ def _read_info(folder: Path) -> dict[str, Any]:
     if not fits:
         raise DatasetError(f"{path}: features or fps are not what LeRobot writes; copy it again")
     return info
+
+
+def _is_feature(value: Any) -> bool:
+    shape = value.get("shape") if isinstance(value, dict) else None
+    return isinstance(shape, list) and {*map(type, shape)} <= {int} and "dtype" in value
 
 
 def _read_tasks(folder: Path) -> dict[int, str]:
@@ -169,7 +197,13 @@ def _read_episodes(folder: Path, info: dict[str, Any]) -> tuple[Episode, ...]:
         table = _table(path, [*_EPISODE_COLUMNS, *places])
         for row in range(len(table["episode_index"])):
             values = {name: column[row] for name, column in table.items()}
-            episodes.append(_episode(folder, info, cameras, values))
+            try:
+                episodes.append(_episode(folder, info, cameras, values))
+            except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+                raise DatasetError(
+                    f"{folder / _INFO}: its paths and {path} do not name the files of row {row} "
+                    f"({one_line(error)}); copy the dataset again"
+                ) from None
     episodes.sort(key=lambda episode: episode.index)
     for number, episode in enumerate(episodes):
         if episode.index != number or episode.frames < 1:

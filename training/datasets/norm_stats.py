@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from edge.errors import BundleError
+from edge.errors import BundleError, EdgeError
 from edge.json_file import read_json
 from edge.normalization import parse_tags
 from training.datasets.checks import CheckedRows, check_dataset
 from training.datasets.dataset_files import DatasetError, open_dataset
 from training.datasets.embodiment import Embodiment
-from training.errors import OutputExistsError
+from training.whole_folder import make_parent, refuse_taken
 
 FORMAT = "molmoact2_norm_stats.v1"
 NORM_MODE = "q01_q99"
@@ -73,7 +73,7 @@ def with_tags_of(file: Path, content: dict[str, Any]) -> dict[str, Any]:
         other = read_json(file, _MAX_STATS_BYTES)
         parse_tags(other, max_horizon=1 << 20, max_dim=1 << 20)
     except BundleError as error:
-        raise DatasetError(f"{file}: {error}") from None
+        raise DatasetError(stats_problem(file, error)) from None
     if other["norm_mode"] != content["norm_mode"]:
         raise DatasetError(f"{file}: norm_mode is {other['norm_mode']}; {NORM_MODE} is needed")
     tags = content["metadata_by_tag"]
@@ -83,12 +83,19 @@ def with_tags_of(file: Path, content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "metadata_by_tag": {**other["metadata_by_tag"], **tags}}
 
 
+def stats_problem(file: Path, error: EdgeError) -> str:
+    """Say what is wrong with a file of statistics that is in no checkpoint and in no bundle."""
+    problem = str(error).removeprefix("norm_stats.json: ").removeprefix(f"{file}: ")
+    for remedy in ("copy or build the bundle again", "build the bundle again"):
+        problem = problem.replace(remedy, "make it again with 'molmoact-train stats'")
+    return f"{file}: {problem}"
+
+
 def write_norm_stats(content: dict[str, Any], out: Path) -> None:
     """Write the file, whole or not at all; raise `OutputExistsError`."""
     parse_tags(content, max_horizon=1 << 20, max_dim=1 << 20)
-    if out.exists():
-        raise OutputExistsError(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    refuse_taken(out)
+    make_parent(out)
     hidden = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         hidden.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

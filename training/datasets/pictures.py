@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
@@ -44,6 +45,16 @@ class PictureReader:
                 "copy the dataset again"
             ) from None
 
+    def check_files(self, cameras: Sequence[str]) -> None:
+        """Decode the last picture of every file of `cameras`; raise `DatasetError`."""
+        last = {
+            episode.videos[camera][0]: (episode.index, episode.frames - 1, camera)
+            for camera in cameras
+            for episode in self._dataset.episodes
+        }
+        for place in last.values():
+            self.picture(*place)
+
     def _decode(self, file: Path, time_s: float) -> np.ndarray:
         """Decode from the key frame before `time_s` up to the first frame that is late enough."""
         container = self._container(file)
@@ -67,6 +78,8 @@ class PictureReader:
             self._open.move_to_end(file)
             return self._open[file]
         container = av.open(str(file))
+        if not container.streams.video:
+            raise ValueError("no video in it")
         container.streams.video[0].thread_type = "NONE"  # of one or two frames, threads cost more
         self._open[file] = container
         if len(self._open) > _KEPT_FILES:

@@ -23,6 +23,7 @@ from training.datasets.augmentation import Augmentation, augment
 from training.datasets.checks import CheckedRows, check_dataset
 from training.datasets.dataset_files import DatasetError, DatasetFiles, open_dataset
 from training.datasets.embodiment import Embodiment, load_embodiment
+from training.datasets.norm_stats import stats_problem
 from training.datasets.pictures import PictureReader
 from training.datasets.settings import MixtureError, RobotSettings
 from training.examples.example import Chunk, Example
@@ -74,6 +75,7 @@ class RobotSource:
         self._first, self._past = self._selection()
         self._depth = depth or self._open_depth()
         self._pictures = PictureReader(self.dataset)
+        self._pictures.check_files(self.cameras)
         self._styles = list(settings.styles)
         weights = np.array([settings.styles[style] for style in self._styles], np.float64)
         self._shares = weights / weights.sum()
@@ -200,7 +202,7 @@ def _open_tag(context: MixtureContext, embodiment: Embodiment, inputs: InputSett
         content = read_json(context.norm_stats, _MAX_STATS_BYTES)
         tags = parse_tags(content, inputs.max_horizon, inputs.max_action_dim)
     except BundleError as error:
-        raise DatasetError(str(error)) from None
+        raise DatasetError(stats_problem(context.norm_stats, error)) from None
     tag = tags.get(embodiment.norm_tag)
     if tag is None:
         raise DatasetError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from training.datasets.embodiment import load_embodiment, shipped_embodiments
-from training.errors import OutputExistsError
+from training.whole_folder import refuse_taken
 
 _EXAMPLE = "molmoact-train stats data/demos --embodiment so101 --out data/norm_stats.json"
 
@@ -52,8 +52,7 @@ def _stats(args: argparse.Namespace) -> int:
     from training.datasets.norm_stats import dataset_stats, with_tags_of, write_norm_stats
 
     embodiment = load_embodiment(args.embodiment)
-    if args.out.exists():
-        raise OutputExistsError(args.out)
+    refuse_taken(args.out)
     content = dataset_stats(args.datasets, embodiment, args.cameras)
     table = _table(content["metadata_by_tag"][embodiment.norm_tag])
     if args.beside is not None:

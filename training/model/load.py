@@ -11,6 +11,7 @@ import json
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from lerobot.policies.molmoact2.molmoact2_hf_model.configuration_molmoact2 import MolmoAct2Config
@@ -19,6 +20,7 @@ from lerobot.policies.molmoact2.molmoact2_hf_model.modeling_molmoact2 import (
 )
 from safetensors import SafetensorError, safe_open
 
+from edge.errors import one_line
 from training.errors import TrainingError
 
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -72,15 +74,25 @@ def empty_model(
     read_config(folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of the public model's older ways
-        config = MolmoAct2Config.from_pretrained(str(folder))
+        try:
+            config = MolmoAct2Config.from_pretrained(str(folder))
+        except Exception as error:  # noqa: BLE001  (transformers raises whatever it meets)
+            raise CheckpointError(_undescribed(folder, error)) from None
     config._name_or_path = str(folder)  # where it looks for the norm stats
     if residual_dropout is not None:
         config.text_config.residual_dropout = residual_dropout
     if fast_attention:
         for part in (config.text_config, config.vit_config):
             part._attn_implementation = "sdpa"
-    with torch.device("meta"):
-        return MolmoAct2ForConditionalGeneration(config)
+    try:
+        with torch.device("meta"):
+            return MolmoAct2ForConditionalGeneration(config)
+    except Exception as error:  # noqa: BLE001  (the public model checks nothing)
+        raise CheckpointError(_undescribed(folder, error)) from None
+
+
+def _undescribed(folder: Path, error: Exception) -> str:
+    return f"{folder / CONFIG}: describes no model ({one_line(error)}); fetch it again"
 
 
 def read_config(folder: Path) -> dict[str, object]:
@@ -88,19 +100,26 @@ def read_config(folder: Path) -> dict[str, object]:
     path = folder / CONFIG
     if not path.is_file():
         raise CheckpointError(f"{folder}: no {CONFIG}; give the folder of a checkpoint")
+    content = _read_json(path)
+    if content.get("model_type") != "molmoact2":
+        raise CheckpointError(f"{path}: model_type is not molmoact2; give a MolmoAct2 checkpoint")
+    return content
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{path}: not JSON ({error}); fetch it again") from None
-    if not isinstance(content, dict) or content.get("model_type") != "molmoact2":
-        raise CheckpointError(f"{path}: model_type is not molmoact2; give a MolmoAct2 checkpoint")
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: not a JSON object; fetch it again")
     return content
 
 
 def _base(folder: Path) -> Path:
     """Find the checkpoint that adapters were trained beside."""
-    name = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    base = Path(name["base_model_name_or_path"])
+    name = _read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+    base = Path(str(name))
     if not base.is_dir():
         raise CheckpointError(
             f"{folder}: its adapters belong to {base}, which is not there; name the folder with "
@@ -132,7 +151,11 @@ def _merge_adapters(
 
     from training.model.adapt import merge
 
-    peft.inject_adapter_in_model(peft.LoraConfig.from_pretrained(str(folder)), model)
+    try:
+        peft.inject_adapter_in_model(peft.LoraConfig.from_pretrained(str(folder)), model)
+    except Exception as error:  # noqa: BLE001  (peft raises whatever it meets)
+        reason = one_line(error)
+        raise CheckpointError(f"{folder / ADAPTER_CONFIG}: no adapters ({reason})") from None
     prefix = "base_model.model."
     adapters = {n.removeprefix(prefix): t for n, t in _read(folder / ADAPTERS, dtype).items()}
     result = peft.set_peft_model_state_dict(model, adapters)
@@ -148,7 +171,9 @@ def _shards(folder: Path) -> list[Path]:
     if not index.is_file():
         paths = [folder / SINGLE]
     else:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        weight_map = _read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or {*map(type, weight_map.values())} != {str}:
+            raise CheckpointError(f"{index}: weight_map names no files; fetch it again")
         paths = [folder / name for name in sorted(set(weight_map.values()))]
     for path in paths:
         if not path.is_file():
@@ -162,7 +187,7 @@ def _read(shard: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         with safe_open(shard, framework="pt") as file:
             names = list(file.keys())
             return {name: _copied(file.get_tensor(name), dtype) for name in names}
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{shard}: not readable ({error}); fetch it again") from None
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from edge.errors import one_line
@@ -70,13 +71,17 @@ class ActionFile:
         flat = column
         if pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
             flat = column.flatten()
-        if len(flat) != rows * self.dim or column.null_count:
+        widths = set() if flat is column else set(pc.list_value_length(column).to_pylist())
+        if len(flat) != rows * self.dim or widths - {self.dim}:
             raise OpenFastError(
                 f"{self.path}: {self.key!r} holds {len(flat)} numbers in {rows} rows; "
                 f"{self.dim} a row are needed"
             )
-        values = flat.to_numpy(zero_copy_only=False)
-        return np.asarray(values, np.float32).reshape(rows, self.dim)
+        try:
+            values = np.asarray(flat.to_numpy(zero_copy_only=False), np.float32)
+        except ValueError as error:
+            raise OpenFastError(f"{self.path}: {self.key!r}: {one_line(error)}") from None
+        return values.reshape(rows, self.dim)
 
     def _refuse_missing(self, values: np.ndarray) -> None:
         wrong = np.argwhere(~np.isfinite(values))

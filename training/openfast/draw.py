@@ -13,6 +13,7 @@ from edge.errors import EdgeError
 from edge.json_file import read_json
 from edge.normalization import Normalizer, parse_tags
 from training.datasets.embodiment import load_embodiment
+from training.datasets.norm_stats import stats_problem
 from training.openfast.chunks import DatasetChunks, quantile_normalizer
 from training.openfast.dataset import ActionDataset, ActionFile, Episode, open_actions
 from training.openfast.errors import OpenFastError
@@ -110,7 +111,7 @@ def _stats(path: Path) -> object:
     try:
         return parse_tags(read_json(path, _MAX_STATS_BYTES), _MAX_HORIZON, _MAX_DIMS)
     except EdgeError as error:
-        raise OpenFastError(f"{path}: {error}") from None
+        raise OpenFastError(stats_problem(path, error)) from None
 
 
 def _tag_normalizer(tags: dict, dataset: ActionDataset, path: Path) -> Normalizer:

@@ -28,6 +28,7 @@ from training.whole_folder import whole_folder
 
 _MIN_FREQUENCY = 2  # of a pair that becomes a token
 _MAX_TOKEN_LENGTH = 10_000
+MAX_VOCAB = 1_000_000
 
 
 class ChunkJob(Protocol):
@@ -123,6 +124,13 @@ def _texts(job: ChunkJob, scale: float, low: int) -> list[str]:
 
 
 def _check_range(found: CoefficientRange, vocab_size: int, scale: float) -> None:
+    if vocab_size > MAX_VOCAB:
+        raise OpenFastError(f"a vocabulary of {vocab_size} tokens; at most {MAX_VOCAB} are fitted")
+    if found.low == found.high:
+        raise OpenFastError(
+            f"every coefficient rounds to {found.low} at scale {scale:g}: nothing moves; raise the "
+            "scale, or look at the actions"
+        )
     needed = found.high - found.low + 1
     if needed > vocab_size:
         raise OpenFastError(

@@ -6,7 +6,7 @@ import gc
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from training.trainer.finish import write_checkpoint
 from training.trainer.loop import train
 from training.trainer.optimizer import build_optimizer
 from training.trainer.recipe import Recipe
-from training.trainer.run_folder import RunFolder, create_run, open_run
+from training.trainer.run_folder import RunFolder, create_run, held, open_run
 from training.trainer.run_log import RunLog, StepFigures, read_log
 from training.trainer.stage import Stage, open_stage, source_checkpoint
 from training.trainer.state import Trained, load_state, newest_state, prune_states, save_state
@@ -54,11 +54,17 @@ def run_recipe(recipe: Recipe, out: Path, options: RunOptions) -> bool:
     if accelerator.is_main_process:
         (create_run if fresh else open_run)(out, recipe)
     accelerator.wait_for_everyone()
+    with held(run) if accelerator.is_main_process else nullcontext():
+        return _run(recipe, run, options, accelerator)
+
+
+def _run(recipe: Recipe, run: RunFolder, options: RunOptions, accelerator: Accelerator) -> bool:
+    fresh = not options.resume
     if run.checkpoint.is_dir():
         raise TrainingError(f"{run.checkpoint} is already there: the run is complete")
     with _removed_on_failure(run, fresh and accelerator.is_main_process):
         with accelerator.main_process_first():
-            source = source_checkpoint(recipe, out / START)
+            source = source_checkpoint(recipe, run.path / START)
         stage = open_stage(
             recipe, source, every_part=accelerator.num_processes > 1, recompute=options.recompute
         )

@@ -10,15 +10,19 @@ checkpoint/    the trained model in the released layout, written when the last s
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from training.errors import TrainingError
 from training.trainer.recipe import Recipe, changed_keys
+from training.whole_folder import make_parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,7 @@ def create_run(path: Path, recipe: Recipe) -> RunFolder:
     if path.exists() or path.is_symlink():
         hint = "add --resume to go on with it" if (path / "recipe.json").is_file() else "remove it"
         raise TrainingError(f"{path} already exists; {hint}, or choose another --out")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_parent(path)
     hidden = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         run = RunFolder(hidden)
@@ -82,15 +86,37 @@ def open_run(path: Path, recipe: Recipe) -> RunFolder:
         raise TrainingError(f"{path}: no run to resume (no recipe.json); leave --resume out")
     try:
         before = json.loads(run.recipe.read_text(encoding="utf-8"))["recipe"]
-    except (ValueError, KeyError, TypeError) as error:
+        changed = changed_keys(before, recipe.values)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrainingError(f"{run.recipe}: not a run's recipe ({error}); start anew") from None
-    changed = changed_keys(before, recipe.values)
     if changed:
         raise TrainingError(
             f"{path}: was started with another recipe ({'; '.join(changed)});"
             " resume with the same one, or choose another --out"
         )
+    for path, is_there in ((run.state, run.state.is_dir()), (run.log, run.log.is_file())):
+        if not is_there:
+            raise TrainingError(f"{path}: missing; put it back, or start anew with another --out")
     return run
+
+
+@contextmanager
+def held(run: RunFolder) -> Iterator[None]:
+    """Keep other programs off a run while it trains; raise TrainingError when one has it.
+
+    The lock goes with the process, however that ends, and its children do not have it.
+    """
+    with (run.state / ".lock").open("a") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise TrainingError(
+                f"{run.path}: another program is training it now; wait for it, or choose another"
+                " --out"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
 
 
 def cut_log(log: Path, steps_done: int) -> None:

@@ -26,6 +26,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_state_dict,
 )
 
+from edge.errors import one_line
 from training.errors import TrainingError
 from training.trainer.ema import Ema
 
@@ -78,16 +79,19 @@ def load_state(path: Path, trained: Trained, digest: str) -> int:
     """
     try:
         about = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        if about["steps_done"] != int(STATE_NAME.fullmatch(path.name)[1]):
+            raise ValueError(f"state.json says {about['steps_done']} steps")
         if about["digest"] != digest:
             raise TrainingError(f"{path}: is of another recipe; remove it or start anew")
         tensors = _tensors(trained)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dcp.load(tensors, checkpoint_id=path)
-    except (OSError, ValueError, KeyError, CheckpointException, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except TrainingError:
+        raise
+    except (Exception, CheckpointException) as error:  # the second is no Exception
         raise TrainingError(
-            f"{path}: cannot be read ({reason}); remove it to go on from the state before"
+            f"{path}: cannot be read ({_reason(error)}); remove it to go on from the state before"
         ) from error
     set_state_dict(
         trained.model,
@@ -144,11 +148,17 @@ def _sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def _reason(error: Exception) -> str:
+    if isinstance(error, CheckpointException) and error.failures:
+        error = next(iter(error.failures.values()))[0]  # of the first process that failed
+    return one_line(error)
+
+
 def _unwritten(out: Path, error: Exception, last: Path | None) -> str:
-    reason = " ".join(str(error).split())
-    cause = re.search(r"No space left on device|Permission denied|Read-only file system", reason)
+    causes = r"No space left on device|Permission denied|Read-only file system"
+    cause = re.search(causes, " ".join(str(error).split()))
     kept = f"{last} is whole" if last else "no state is whole yet"
     return (
-        f"{out}: cannot be written ({cause[0] if cause else reason[:200]}); {kept};"
+        f"{out}: cannot be written ({cause[0] if cause else _reason(error)}); {kept};"
         " make room or give write permission, then run again with --resume"
     )

@@ -125,6 +125,17 @@ def test_a_value_that_is_no_number_is_found(dataset, key, value):
         check(dataset)
 
 
+def test_rows_of_another_width_do_not_shift_those_behind_them(dataset):
+    path = dataset / DATA_FILE
+    table = pq.read_table(path)
+    rows = table["action"].to_pylist()
+    rows[50], rows[51] = rows[50][:5], [*rows[51], 0.0]  # as many numbers as before in all
+    index = table.column_names.index("action")
+    pq.write_table(table.set_column(index, "action", pa.array(rows, pa.list_(pa.float32()))), path)
+    with pytest.raises(DatasetError, match=r"episode 1 frame 10: action has 5 numbers, .* says 6"):
+        check(dataset)
+
+
 def test_an_arm_of_the_old_calibration_is_not_taken_for_a_new_one(dataset):
     new = np.array([0, 90, 90, 0, 0, 0], np.float64)
     signs = np.array([1, -1, 1, 1, 1, 1])

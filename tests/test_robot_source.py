@@ -188,13 +188,15 @@ def test_cameras_are_shuffled_by_episode_when_asked(tiny_dataset):
     assert len(set(orders)) == 2
 
 
-def test_depth_styles_keep_the_geometry_of_their_pictures(tiny_dataset):
+def test_depth_styles_keep_the_geometry_of_the_picture_with_the_codes(tiny_dataset):
     turned = Augmentation(0.8, 20.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     settings = {"depth": CountedDepth(), "styles": {"act": 1, "depth_act": 1}}
     arm = source(tiny_dataset, augmentation=turned, **settings)
-    plain = source(tiny_dataset, **settings).example_at(0, 9, "act", rng()).images[0]
-    assert not np.array_equal(arm.example_at(0, 9, "act", rng()).images[0], plain)
-    assert np.array_equal(arm.example_at(0, 9, "depth_act", rng()).images[0], plain)
+    plain = source(tiny_dataset, **settings).example_at(0, 9, "act", rng()).images
+    acts, says = (arm.example_at(0, 9, style, rng()).images for style in ("act", "depth_act"))
+    assert not np.array_equal(acts[0], plain[0])
+    assert np.array_equal(says[0], plain[0])
+    assert not np.array_equal(says[1], plain[1])
 
 
 def test_annotations_of_a_dataset_are_used_and_checked(tiny_dataset, tmp_path):

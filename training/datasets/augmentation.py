@@ -7,8 +7,8 @@ the pictures. Here every picture of an example is drawn for itself, and:
 - the window has the picture's own shape and reaches its borders; it is enlarged to the whole size
   again. A square or centred window would teach a frame that the robot never shows at run time;
 - what a rotation leaves empty repeats the border, where the MolmoAct2 release leaves it black;
-- pictures whose depth codes are learnt, and those of questions, keep their geometry, because codes
-  and answers belong to the picture as it was taken. The release's code turns them like all others;
+- the picture whose depth codes are learnt, and those of questions, keep their geometry, because
+  codes and answers belong to the picture as it was taken. The release's code turns all alike;
 - blur is a Gaussian of 0.1 to 1 pixel over 5 x 5 pixels (MolmoAct2 release).
 
 Nothing of this happens at run time.

@@ -144,9 +144,15 @@ class RobotSource:
             np.random.default_rng((self._context.seed, episode)).shuffle(cameras)
         images = [self._pictures.picture(episode, frame, camera) for camera in cameras]
         if self._augmentation is not None:
-            keep = style != ACT
+            # The depth codes are those of the first picture as it was recorded.
             images = [
-                augment(image, self._augmentation, rng, keep_geometry=keep) for image in images
+                augment(
+                    image,
+                    self._augmentation,
+                    rng,
+                    keep_geometry=style != ACT and place == 0,
+                )
+                for place, image in enumerate(images)
             ]
         return tuple(images)
 

@@ -20,6 +20,7 @@ from training.model.groups import parameter_groups
 from training.trainer.curves import draw_curves
 from training.trainer.ema import Ema
 from training.trainer.finish import write_checkpoint
+from training.trainer.inputs import check_inputs, fingerprints
 from training.trainer.loop import train
 from training.trainer.optimizer import build_optimizer
 from training.trainer.recipe import Recipe
@@ -75,6 +76,8 @@ def _run(recipe: Recipe, run: RunFolder, options: RunOptions, accelerator: Accel
             accelerator.process_index,
             accelerator.num_processes,
         )
+        if accelerator.is_main_process:
+            check_inputs(run.inputs, fingerprints(recipe, source), recipe)
         trained = _prepared(recipe, stage, accelerator)
     _train(recipe, run, trained, batches, accelerator, options)
     write_checkpoint(run, recipe, stage, trained, accelerator)

@@ -1,6 +1,7 @@
 """The run folder: what is in it, and how a run that was cut short finds its place.
 
 recipe.json    the recipe as run: a resumed run must agree with it
+inputs.json    fingerprints of what it reads, which must not change either
 log.jsonl      one JSON line a step
 losses.png     curves, drawn at every checkpoint
 tensorboard/   the same figures as scalars
@@ -35,6 +36,11 @@ class RunFolder:
     def recipe(self) -> Path:
         """Give the recipe's path."""
         return self.path / "recipe.json"
+
+    @property
+    def inputs(self) -> Path:
+        """Give the path of the fingerprints of what the run reads."""
+        return self.path / "inputs.json"
 
     @property
     def log(self) -> Path:

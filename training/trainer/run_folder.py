@@ -112,7 +112,7 @@ def held(run: RunFolder) -> Iterator[None]:
 
     The lock goes with the process, however that ends, and its children do not have it.
     """
-    with (run.state / ".lock").open("a") as file:
+    with run.recipe.open("a") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):

@@ -55,12 +55,19 @@ class Pictures:
         """
         colour = self.draw(data, camera)
         # Flat colours: no sky, which has a depth of its own, and samples at the pixels' centres.
-        kept = self._scene.flags.copy()
-        self._scene.flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = True
-        self._scene.flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = True
-        self._render(None, self._depth)
-        self._scene.flags[:] = kept
+        self._render_flat(None, self._depth)
         return colour, np.flipud(self._depth_mm())
+
+    def draw_owners(self, data: mujoco.MjData, camera: str) -> np.ndarray:
+        """Return the body that each pixel shows, (height, width) int64, -1 for none."""
+        self._update(data, camera)
+        self._render_flat(self._colour, None)
+        bodies = np.full(self._scene.ngeom + 1, -1)
+        for geom in self._scene.geoms[: self._scene.ngeom]:
+            if geom.objtype == mujoco.mjtObj.mjOBJ_GEOM:
+                bodies[geom.segid + 1] = self._model.geom_bodyid[geom.objid]
+        numbers = self._colour.astype(np.int64) @ [1, 1 << 8, 1 << 16]  # 0 is the background
+        return np.flipud(bodies[numbers])
 
     def close(self) -> None:
         """Free the context."""
@@ -78,6 +85,14 @@ class Pictures:
             mujoco.mjtCatBit.mjCAT_ALL,
             self._scene,
         )
+
+    def _render_flat(self, colour: np.ndarray | None, depth: np.ndarray | None) -> None:
+        """Render every geom in one colour, which is its number and one."""
+        kept = self._scene.flags.copy()
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = True
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = True
+        self._render(colour, depth)
+        self._scene.flags[:] = kept
 
     def _render(self, colour: np.ndarray | None, depth: np.ndarray | None) -> None:
         self._gl.make_current()

@@ -27,7 +27,7 @@ from training.errors import TrainingError
 SETTINGS = Settings(seed=6, size=(96, 72), kinds=("touch",), varied=True, held_out=False)
 EPISODES = 2
 
-torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -24,6 +24,7 @@ from training.trainer.recipe import read_recipe
 from training.trainer.run_folder import create_run, cut_log
 from training.trainer.state import newest_state, prune_states
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 PROGRAM = Path(__file__).parent / "tiny_training.py"
 ROOT = Path(__file__).parent.parent
 

@@ -22,6 +22,7 @@ from training.trainer.recipe import read_recipe
 from training.trainer.run_log import read_log
 from training.trainer.schedule import rate_share
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 RELATIVE = 1e-6  # of losses that are summed in another order
 
 

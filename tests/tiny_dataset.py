@@ -49,6 +49,7 @@ def write_tiny_dataset(
     video: bool = True,
 ) -> Path:
     """Write one episode per length, tasks in turn; the action is the state two frames later."""
+    from lerobot.configs import RGBEncoderConfig
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     vector = {"dtype": "float32", "shape": (len(joints),), "names": list(joints)}
@@ -66,6 +67,8 @@ def write_tiny_dataset(
         root=folder,
         robot_type="so101",
         use_videos=video,
+        # LeRobot's default, SVT-AV1, makes the caller a real-time thread for good when it may.
+        rgb_encoder=RGBEncoderConfig(vcodec="h264", g=2),
     )
     for episode, length in enumerate(lengths):
         values = move(states(episode, length + 2))

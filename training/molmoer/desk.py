@@ -17,6 +17,7 @@ import numpy as np
 from sim.joints import GRIPPER, JOINT_LIMITS_DEG
 from sim.layout import BIN_M, CUBE_HALF_M, CUBE_NAMES
 from sim.model import FOLDED_DEG, World
+from sim.pictures import Pictures
 from sim.reach import joints_for_tip_deg
 from sim.variation import CUBE_COLOURS, Look, draw_variation
 
@@ -66,14 +67,14 @@ class Desk:
         self._varied = varied
         self._model, self._data = self._world.model, self._world.data
         self.size_px = (height_px * 4 // 3, height_px)
-        self._renderer = mujoco.Renderer(self._model, height_px, self.size_px[0])
+        self._pictures = Pictures(self._model, self.size_px)
         self._bodies = {name: self._model.body(name).id for name in (*CUBE_NAMES, BIN)}
         self._shown: dict[str, str] = {}
         self._look = Look(self._model)
 
     def close(self) -> None:
-        """Free the renderer."""
-        self._renderer.close()
+        """Free the off-screen context."""
+        self._pictures.close()
 
     def dress(self, rng: np.random.Generator) -> None:
         """Draw how the scene looks; call before `lay_out`, which colours the cubes."""
@@ -115,9 +116,7 @@ class Desk:
 
     def picture(self, camera: str) -> np.ndarray:
         """Render what a camera sees, (height, width, 3) uint8 RGB."""
-        self._renderer.update_scene(self._data, camera)
-        self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
-        return self._renderer.render()
+        return self._pictures.draw(self._data, camera)
 
     @property
     def tip_m(self) -> np.ndarray:
@@ -147,13 +146,7 @@ class Desk:
 
     def outlines(self) -> dict[str, Outline]:
         """Find every object in the front picture; one that is wholly hidden is left out."""
-        self._renderer.enable_segmentation_rendering()
-        self._renderer.update_scene(self._data, FRONT)
-        geoms, types = np.moveaxis(self._renderer.render(), -1, 0)
-        self._renderer.disable_segmentation_rendering()
-        owners = np.where(
-            types == mujoco.mjtObj.mjOBJ_GEOM, self._model.geom_bodyid[np.maximum(geoms, 0)], -1
-        )
+        owners = self._pictures.draw_owners(self._data, FRONT)
         found = {}
         for name, body in self._shown.items():
             rows, columns = np.nonzero(owners == self._bodies[body])

@@ -5,11 +5,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
 pytest.importorskip("lerobot")
+
 from training.cli import main
 from training.datasets.embodiment import EmbodimentError, load_embodiment
 from training.errors import TrainingError

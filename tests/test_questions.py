@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
+pytest.importorskip("pyarrow")
+
 from training.cli import main
 from training.datasets.dataset_files import DatasetError
 from training.molmoer.drawings import COLOURS_RGB, draw_scene

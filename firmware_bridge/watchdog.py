@@ -82,7 +82,7 @@ class Watchdog:
             while why is TakenOver.NO and self._page.phase != Phase.DONE:
                 self._serve(POLL_S)
                 why = self._trouble()
-            if self._page.phase == Phase.SOFT:
+            if self._page.outcome:  # also of a program that was soft and done between two looks
                 self._answer(self._page.outcome)
             if why is not TakenOver.NO:
                 self._take_over(why)

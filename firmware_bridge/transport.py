@@ -98,9 +98,9 @@ class DescriptorTransport:
             return b""
         except OSError as error:
             raise self._lost(error) from error
-        if not data:
+        if not data and _is_hung_up(descriptor):
             raise self._lost("it was closed at the other end")
-        return data
+        return data  # none: a watchdog, or the program it watches, was quicker
 
     def flush_input(self) -> None:
         """Drop bytes that have arrived and were not read."""
@@ -125,6 +125,12 @@ class DescriptorTransport:
         self.close()
         reason = getattr(error, "args", (error,))[-1]
         return PortError(f"{self.name}: port lost ({reason}); check the USB cable and power")
+
+
+def _is_hung_up(descriptor: int) -> bool:
+    port = select.poll()
+    port.register(descriptor, 0)  # a hang-up is told without being asked for
+    return bool(port.poll(0))
 
 
 class SerialTransport(DescriptorTransport):

@@ -1,6 +1,7 @@
 import contextlib
 import os
 import pty
+import select
 import subprocess
 import sys
 import termios
@@ -347,6 +348,17 @@ def test_plain_opener_after_us_is_kept_out(terminal, monkeypatch):
     transport.close()
     told = subprocess.run(opener, capture_output=True, text=True, check=True).stdout
     assert told == ""
+
+
+def test_bytes_that_another_reader_took_are_no_lost_port(terminal, monkeypatch):
+    master, path = terminal
+    transport = SerialTransport(path)
+    with monkeypatch.context() as patched:  # what select saw, the watchdog reads first
+        patched.setattr(select, "select", lambda readers, *_: (readers, [], []))
+        assert transport.read(10, 0.1) == b""
+    os.write(master, b"later")
+    assert transport.read(10, 1.0) == b"later"
+    transport.close()
 
 
 @pytest.mark.parametrize("use", ["write", "flush", "read"])

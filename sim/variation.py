@@ -67,6 +67,23 @@ class Variation:
     cameras: tuple[CameraShift, ...]  # for each of CAMERA_NAMES
 
 
+def draw_lights(seed: int) -> Variation:
+    """Draw the light and the exact shades of an episode; things and cameras are the plain ones."""
+    rng = np.random.default_rng((seed, 2))
+    still = CameraShift((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), 0.0)
+    return Variation(
+        cube_colours=PLAIN_COLOURS,
+        cube_rgb=tuple(_jittered(CUBE_COLOURS[colour], rng) for colour in PLAIN_COLOURS),
+        arm_rgb=None,
+        mat_rgb=None,
+        wood_rgb=_numbers(np.full(3, rng.uniform(DARKEST_WOOD, 1.0))),
+        brightness=float(rng.uniform(*BRIGHTNESS)),
+        ambient=float(rng.uniform(*BRIGHTNESS)),
+        lamp_turn_deg=_numbers(rng.uniform(-LIGHT_TURN_DEG, LIGHT_TURN_DEG, 2)),
+        cameras=(still,) * len(CAMERA_NAMES),
+    )
+
+
 def draw_variation(seed: int) -> Variation:
     """Draw the looks of an episode; the same seed gives the same on every machine."""
     rng = np.random.default_rng((seed, 1))
@@ -169,6 +186,8 @@ def _turned(quaternion: np.ndarray, rotation_rad: np.ndarray) -> np.ndarray:
     """Turn a frame about its own axes."""
     turn, turned = np.zeros(4), np.zeros(4)
     angle = float(np.linalg.norm(rotation_rad))
+    if angle == 0.0:
+        return quaternion
     mujoco.mju_axisAngle2Quat(turn, rotation_rad / angle, angle)
     mujoco.mju_mulQuat(turned, quaternion, turn)
     return turned
@@ -177,6 +196,8 @@ def _turned(quaternion: np.ndarray, rotation_rad: np.ndarray) -> np.ndarray:
 def _rotated(vector: np.ndarray, rotation_rad: np.ndarray) -> np.ndarray:
     turn, rotated = np.zeros(4), np.zeros(3)
     angle = float(np.linalg.norm(rotation_rad))
+    if angle == 0.0:
+        return quaternion
     mujoco.mju_axisAngle2Quat(turn, rotation_rad / angle, angle)
     mujoco.mju_rotVecQuat(rotated, vector, turn)
     return rotated

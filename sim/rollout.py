@@ -107,7 +107,9 @@ def lay_out(world: OfflineWorld, trial: Trial) -> None:
 class Driver:
     """Follows a policy's chunks, tick by tick: give it the world at every tick, send its goal."""
 
-    def __init__(self, policy: Policy, instruction: str, seed: int, settings: RolloutSettings):
+    def __init__(
+        self, policy: Policy, instruction: str, seed: int, settings: RolloutSettings
+    ) -> None:
         self.calls = 0
         self.changed: list[int] = []  # cells asked again, each call after the first
         self.seams: list[int] = []  # ticks at which a chunk took over from another

@@ -196,8 +196,6 @@ def _turned(quaternion: np.ndarray, rotation_rad: np.ndarray) -> np.ndarray:
 def _rotated(vector: np.ndarray, rotation_rad: np.ndarray) -> np.ndarray:
     turn, rotated = np.zeros(4), np.zeros(3)
     angle = float(np.linalg.norm(rotation_rad))
-    if angle == 0.0:
-        return quaternion
     mujoco.mju_axisAngle2Quat(turn, rotation_rad / angle, angle)
     mujoco.mju_rotVecQuat(rotated, vector, turn)
     return rotated

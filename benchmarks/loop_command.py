@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.loop_bench import measure_loop
 from benchmarks.loop_table import print_loop
-from edge.run_arguments import DEPTH_MODES
+from edge.run_arguments import DEPTH_MODES, add_acceptance
 from edge.run_options import RunOptions
 
 RATES_HZ = (50.0, 100.0, 200.0)
@@ -30,7 +30,8 @@ def add_loop_command(
         description="Run a bundle at several control rates, each as 'molmoact-edge run' would, and "
         "print missed ticks, lateness, the age from camera to command, and what real-time settings "
         "the operating system granted. With a real arm's profile the arm moves.",
-        epilog="example: molmoact-bench loop bundle --profile sim --rates 50 100 200 --seconds 20",
+        epilog="example: molmoact-bench loop bundle --profile sim --rates 50 100 200 --seconds 20 "
+        "--accept-unjudged",
     )
     loop.add_argument("bundle", type=Path)
     loop.add_argument("--profile", required=True, help="name of a shipped profile, or a .yaml path")
@@ -51,6 +52,7 @@ def add_loop_command(
         "--calibration", type=Path, action="append", metavar="FILE", help="once for each arm"
     )
     loop.add_argument("--seed", type=seed, default=0, help="of the simulated desk (default 0)")
+    add_acceptance(loop)
 
 
 def run_loop(args: argparse.Namespace) -> int:
@@ -68,6 +70,7 @@ def run_loop(args: argparse.Namespace) -> int:
         arrays=None,
         record=None,
         black_box=None,
+        accept=tuple(args.accept or ()),
     )
     report = measure_loop(options, args.profile, args.rates, _say)
     print_loop(report)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from edge.manifest import CONTINUOUS, DISCRETE, LayerEntry, read_manifest
+from edge.gate_entry import ALTERED, UNJUDGED, WHOLE, check_text, standing
+from edge.manifest import CONTINUOUS, DISCRETE, LayerEntry, Manifest, read_manifest
 
 MIB = 1 << 20
 
@@ -33,6 +34,7 @@ def describe_bundle(path: Path) -> str:
         f"{' or '.join(ways)}",
         f"depth    {depth if model.depth_cells else 'the checkpoint has none'}",
         f"images   cut to {model.image.height}x{model.image.width} pixels",
+        *_gate_lines(manifest),
         "",
         f"{'part':<12}{'matrices':>9}{'weights':>14}{'MiB':>10}{'bits each':>11}"
         f"{'worst error':>13}  stored as",
@@ -49,6 +51,31 @@ def describe_bundle(path: Path) -> str:
     ]
     lines.append(f"{'all':<38}{total_bytes / MIB:>10.2f}")
     return "\n".join(lines)
+
+
+def _gate_lines(manifest: Manifest) -> list[str]:
+    """Tell how the bundle was judged, or that it never was."""
+    found, entry = standing(manifest), manifest.gate
+    if entry is None or found == ALTERED:
+        note = {
+            WHOLE: "full precision, which others are judged against",
+            UNJUDGED: "never judged against full precision",
+            ALTERED: "altered after it was judged, or the verdict is another bundle's",
+        }[found]
+        return [f"gate     {note}"]
+    trials = f", {entry.trials} trials" if entry.trials else ""
+    lines = [
+        f"gate     {found} on {entry.judged_at}: {entry.actions} actions, depth {entry.depth}, "
+        f"{entry.observations} observations of {entry.episodes}{trials}",
+        *(
+            f"         {'ok' if check.holds else 'NO':<4}{check_text(name, check)}"
+            for name, check in entry.checks.items()
+        ),
+    ]
+    if entry.keep:
+        options = " ".join(f"--set '{rule}'" for rule in entry.keep)
+        lines.append(f"         keep more bits: {options}")
+    return lines
 
 
 def _part_line(name: str, layers: list[LayerEntry]) -> str:

@@ -11,12 +11,13 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import numpy as np
 
 from edge.errors import BundleError, shown
+from edge.gate_entry import GateEntry
 from edge.images import ImageLayout
 from edge.json_file import read_json
 from edge.manifest_limits import check_limits
 from edge.prompt import PromptFormat
 
-SCHEMA = "molmoact-edge.bundle.v2"
+SCHEMA = "molmoact-edge.bundle.v3"
 MANIFEST_NAME = "manifest.json"
 CONTINUOUS, DISCRETE = "continuous", "discrete"  # actions by the flow expert, or as tokens
 ACTION_TOKENIZER = "action_tokenizer"  # the only folder within a bundle, flat as well
@@ -58,6 +59,7 @@ class RecipeEntry:
     """The recipe and what it chose for every matrix."""
 
     name: str
+    rules: tuple[tuple[str, ...], ...]  # (shell pattern over paths, format); the last match decides
     layers: dict[str, LayerEntry]
 
 
@@ -122,6 +124,7 @@ class Manifest:
     model: ModelEntry
     tokens: TokenEntry
     files: dict[str, FileEntry]
+    gate: GateEntry | None = None  # None: never judged
 
     def to_json(self) -> str:
         """Write the manifest as the JSON text that `parse_manifest` reads back."""

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.errors import BundleError, shown
+from edge.gate_entry import FAILED, PASSED
 
 if TYPE_CHECKING:
+    from edge.gate_entry import GateEntry
     from edge.images import ImageLayout
     from edge.manifest import Manifest, ModelEntry, TokenEntry
 
@@ -48,6 +50,7 @@ _IMAGE_RANGES = {
 }
 _STATE_BINS = (2, 1 << 16)
 _WEIGHT_ERROR = (0.0, 1e6)
+_GATE_NUMBER = (-1e12, 1e12)
 _CHOICES = {
     "embedding_dtype": ("float32", "bfloat16"),
     "depth_gate": ("none", "single", "per-layer"),
@@ -67,6 +70,11 @@ def check_limits(manifest: Manifest, path: Path) -> None:
     for name, entry in manifest.files.items():
         if not _SHA256.fullmatch(entry.sha256):
             raise _refusal(path, f"files[{name!r}].sha256", entry.sha256, "64 hexadecimal digits")
+    for number, rule in enumerate(manifest.recipe.rules):
+        if len(rule) != 2:
+            raise _refusal(path, f"recipe.rules[{number}]", list(rule), "[pattern, format]")
+    if manifest.gate is not None:
+        _check_gate(path, manifest.gate)
 
 
 def check_model(model: ModelEntry, tokens: TokenEntry, path: Path) -> None:
@@ -84,6 +92,18 @@ def check_model(model: ModelEntry, tokens: TokenEntry, path: Path) -> None:
     _check_actions(path, model)
     _check_image(path, image)
     _check_tokens(path, tokens, model)
+
+
+def _check_gate(path: Path, gate: GateEntry) -> None:
+    """Check that a verdict is one, and the one that its own checks give."""
+    if not gate.checks:
+        raise _refusal(path, "gate.checks", {}, "at least one")
+    for name, check in gate.checks.items():
+        for what in ("value", "limit"):
+            _within(path, f"gate.checks[{name!r}].{what}", getattr(check, what), *_GATE_NUMBER)
+    allowed = PASSED if all(check.holds for check in gate.checks.values()) else FAILED
+    if gate.verdict != allowed:
+        raise _refusal(path, "gate.verdict", gate.verdict, f"{allowed}, as gate.checks have it")
 
 
 def _check_shapes(path: Path, model: ModelEntry) -> None:

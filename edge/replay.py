@@ -19,8 +19,8 @@ from edge.servo_health import fault_text
 
 SCHEMA = "molmoact-edge.replay.v1"
 CARD_KEYS = (
-    *("started", "machine", "python", "bundle", "recipe", "manifest_sha256", "profile", "board"),
-    *("servos", "task", "depth", "control_hz"),
+    *("started", "machine", "python", "bundle", "recipe", "manifest_sha256", "judged", "profile"),
+    *("board", "servos", "task", "depth", "control_hz"),
 )
 NO_END = "the program ended without saying why; killed, or the machine lost power"
 
@@ -205,6 +205,7 @@ def _card_lines(summary: dict[str, Any]) -> list[str]:
         f"{card['machine']}, Python {card['python']}",
         f"bundle         {card['bundle']} ({card['recipe']}), profile {card['profile']}, board "
         f"{card['board']}, depth {card['depth']}",
+        *([f"judged         the bundle {card['judged']}"] if card["judged"] else []),
         f"task           {card['task']}",
         *(f"real time      {line}" for line in summary["real_time"]),
     ]

@@ -49,6 +49,7 @@ class RunCard:
     depth: str
     actions: str  # continuous or discrete
     control_hz: float
+    judged: str  # how the bundle was judged against full precision
 
 
 def machine_name() -> str:
@@ -140,6 +141,7 @@ def format_report(report: dict[str, Any]) -> str:
         f"{card['servos']} servos, measured on {card['machine']}",
         f"bundle {card['bundle']} ({card['recipe']}), profile {card['profile']}, "
         f"depth {card['depth']}, {card['actions']} actions, task: {card['task']}",
+        f"the bundle {card['judged']}",
         "",
         f"{'stage':<15}{'n':>6}{'p50 ms':>10}{'p95 ms':>10}{'max ms':>10}",
     ]

@@ -23,6 +23,7 @@ from edge.box_file import BoxHandover
 from edge.box_layout import LINE_END
 from edge.camera import close_cameras, open_cameras, wait_for_frames
 from edge.chunks import ChunkBuffer
+from edge.gate_entry import check_standing
 from edge.joints import JointIoError, JointReading
 from edge.loop import END_STOP, ControlLoop, LoopEnd
 from edge.manifest import DISCRETE, MANIFEST_NAME
@@ -119,6 +120,7 @@ def run_robot(options: RunOptions, profile: Profile, open_arm: OpenArm, say: Say
         box = RunBox(options.black_box, profile, options.seconds, stack)
         say(f"opening {options.bundle}")
         policy = Policy.open(options.bundle, profile=profile, actions=options.actions)
+        say(f"{options.bundle}: {_judged(options, policy)}")
         if policy.actions == DISCRETE:
             profile = _without_commitment(profile)
             say("actions are tokens: chunks are blended, not held to what the arm does meanwhile")
@@ -157,6 +159,12 @@ def run_robot(options: RunOptions, profile: Profile, open_arm: OpenArm, say: Say
 def _without_commitment(profile: Profile) -> Profile:
     chunking = replace(profile.arm.real_time_chunking, hold_committed=False)
     return replace(profile, arm=replace(profile.arm, real_time_chunking=chunking))
+
+
+def _judged(options: RunOptions, policy: Policy) -> str:
+    """Return how the bundle stands; BundleError when it must not drive an arm."""
+    manifest = policy.bundle.manifest
+    return check_standing(options.bundle, manifest, policy.actions, options.accept)
 
 
 def _check_fit(policy: Policy, options: RunOptions, profile: Profile) -> None:
@@ -307,4 +315,5 @@ def _card(options: RunOptions, profile: Profile, policy: Policy) -> RunCard:
         depth=options.depth,
         actions=policy.actions,
         control_hz=profile.arm.control_hz,
+        judged=_judged(options, policy),
     )

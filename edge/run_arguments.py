@@ -6,6 +6,7 @@ import argparse
 import math
 from pathlib import Path
 
+from edge.gate_entry import FAILED, UNJUDGED
 from edge.manifest import CONTINUOUS, DISCRETE
 from edge.run_options import RunOptions
 
@@ -64,6 +65,19 @@ def add_run(commands: argparse._SubParsersAction) -> None:
         metavar="FILE",
         help="record the newest ticks there (default: a dated file, see the board profile)",
     )
+    add_acceptance(run)
+
+
+def add_acceptance(command: argparse.ArgumentParser) -> None:
+    """Describe how to run a bundle that `molmoact-quantize gate` has not passed."""
+    help_texts = {
+        FAILED: "run a bundle that failed its gate",
+        UNJUDGED: "run a bundle that was never judged, or was altered since",
+    }
+    for name, text in help_texts.items():
+        command.add_argument(
+            f"--accept-{name}", dest="accept", action="append_const", const=name, help=text
+        )
 
 
 def run_options(args: argparse.Namespace) -> RunOptions:
@@ -82,6 +96,7 @@ def run_options(args: argparse.Namespace) -> RunOptions:
         record=args.record,
         black_box=args.black_box,
         actions=args.actions,
+        accept=tuple(args.accept or ()),
     )
 
 

@@ -34,6 +34,7 @@ class RunOptions:
     record: Path | None
     black_box: Path | None
     actions: str | None = None  # continuous or discrete; None: what the bundle does by itself
+    accept: tuple[str, ...] = ()  # of edge.gate_entry.ACCEPTABLE, what is run all the same
 
 
 def check_options(options: RunOptions, profile: Profile) -> None:

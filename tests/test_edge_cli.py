@@ -36,7 +36,8 @@ def error_line(capsys) -> str:
 
 
 def run_arguments(bundle="absent", profile="sim", *more: str) -> list[str]:
-    return ["run", str(bundle), "--profile", profile, "--task", "pick the cube", *more]
+    task = ["--task", "pick the cube", "--accept-unjudged"]
+    return ["run", str(bundle), "--profile", profile, *task, *more]
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["inspect"]])

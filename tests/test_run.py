@@ -37,7 +37,10 @@ class FakePolicy:
         normalizer = SimpleNamespace(dim=dim)
         tag = SimpleNamespace(name="tag", cameras=cameras, action=normalizer, state=normalizer)
         manifest = SimpleNamespace(
-            recipe=SimpleNamespace(name="int4"), source=SimpleNamespace(sha256="ab" * 32)
+            recipe=SimpleNamespace(name="int4", layers={}),
+            source=SimpleNamespace(sha256="ab" * 32, dtype="float32"),
+            model=SimpleNamespace(embedding_dtype="float32"),
+            gate=None,
         )
         self.bundle = SimpleNamespace(tags={"tag": tag}, manifest=manifest)
         self.error = error
@@ -121,7 +124,7 @@ def rig(monkeypatch):
 def options(**changes):
     values = dict.fromkeys(RunOptions.__slots__)
     values.update(bundle="bundle", task="pick the red cube", depth="incremental", seconds=0.5)
-    values.update(seed=0, **changes)
+    values.update(seed=0, accept=(), **changes)
     return RunOptions(**values)
 
 

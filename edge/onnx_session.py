@@ -41,9 +41,8 @@ def running(name: str) -> Iterator[None]:
         raise BundleError(f"{name}: onnxruntime cannot run it: {one_line(error)}") from None
 
 
-def _open(bundle: Bundle, settings: EngineSettings, name: str) -> onnxruntime.InferenceSession:
-    """Load a graph; `BundleError` when it does not load or is not what the manifest implies."""
-    path = bundle.path / name
+def session_options(settings: EngineSettings) -> onnxruntime.SessionOptions:
+    """Return the options that every graph is loaded with."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # nothing on stderr: every failure is raised as well
     options.add_session_config_entry("session.use_env_allocators", "1")
@@ -51,6 +50,13 @@ def _open(bundle: Bundle, settings: EngineSettings, name: str) -> onnxruntime.In
     options.add_session_config_entry("session.intra_op.allow_spinning", spinning)
     if settings.threads is not None:
         options.intra_op_num_threads = settings.threads
+    return options
+
+
+def _open(bundle: Bundle, settings: EngineSettings, name: str) -> onnxruntime.InferenceSession:
+    """Load a graph; `BundleError` when it does not load or is not what the manifest implies."""
+    path = bundle.path / name
+    options = session_options(settings)
     try:
         session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001  (onnxruntime raises several unrelated kinds)

@@ -6,10 +6,14 @@
 
 It plans where the joints shall be and sends goals that far above as gravity lets the soft servos
 sag. What went wrong it sees, and tries again: a cube that slipped away is looked for where it is.
+What somebody else has begun it goes on with: a hand on its way down to the cube goes further down,
+one that is around the cube closes, one that holds it carries it to the bin. So it can say at any
+moment of anybody's attempt what should be done next.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -27,7 +31,7 @@ from sim.hand import (
 )
 from sim.joints import GRIPPER
 from sim.layout import BIN_M, CUBE_HALF_M
-from sim.motion import PEAK_VELOCITY, glide, minimum_jerk
+from sim.motion import PEAK_VELOCITY, Glide, glide, minimum_jerk
 from sim.offline_world import OfflineWorld
 from sim.tasks import PUSH_TO_MARK, PUT_IN_BIN, TOUCH, Task, hand_touches
 
@@ -46,7 +50,9 @@ GRIP_BESIDE_M, FINGERS_BESIDE_M, TIP_BESIDE_M = 0.012, -0.004, TIP_FROM_AXIS_M
 SPARE_DEG = 3.0
 RAISED = np.array([0.0, -60.0, 60.0, 60.0, 0.0, 0.0])
 BIN_OVER_M, BIN_DROP_M, BIN_PITCH_DEG = 0.105, 0.075, 70.0
+OVER_BIN_M = 0.030
 HELD_M = 0.045
+LIFTED_ENOUGH_M = 0.012
 # Room that the moving jaw needs beyond the cube.
 JAW_M, JAW_ROOM_M = 0.036, 0.030
 FINGER_HALF_M = 0.010
@@ -57,6 +63,15 @@ SOMEWHERE_DEG = (-45.0, 60.0)
 DRAWS = 100
 # Of a disturbance, what is left near a cube.
 NEAR_LOOSENESS = 0.2
+# How far from its own way a hand may be to be on it, degrees and gripper percent.
+ON_THE_WAY = np.array([4.0, 6.0, 6.0, 8.0, 14.0, 12.0])
+# And how far from a pose to be there: such as around the cube, whatever the gripper does.
+THERE = np.array([3.5, 5.0, 5.0, 7.0, 12.0])
+# An arm that moves is taken over as it moves; shares of a motion that may be over by then, those in
+# which a second one has not begun (sim.motion, OVERLAP).
+MOVING_DEG_S = 8.0
+BEGUN_SHARES = (0.1, 0.2, 0.3, 0.4)
+PUSH_PLACES = 6
 
 
 class Expert:
@@ -81,6 +96,10 @@ class Expert:
         self._scratch = mujoco.MjData(world.world.model)
         self._planned = world.reading().positions.copy()
         self._start_error = world.goal - self._planned - self._sag(self._planned)
+        if self._pinches():
+            measured = self._planned[GRIPPER]
+            self._planned[GRIPPER] = min(world.goal[GRIPPER], measured - SQUEEZE_PERCENT)
+        self._velocity = world.reading().velocities.copy()  # as it is taken over
         self._ticks = 0
 
     def goals(self) -> Iterator[np.ndarray]:
@@ -118,33 +137,83 @@ class Expert:
         yield from self._wait(0.3)
 
     def _put_in_bin(self) -> Iterator[np.ndarray]:
-        yield from self._grasp()
-        yield from self._go([self._over_here(LIFT_M)], loose=NEAR_LOOSENESS)
-        if not self._holds():
-            return
+        if not self._pinches():
+            yield from self._grasp()
         over = self._over_bin(BIN_OVER_M)
-        yield from self._go([over, self._over_bin(BIN_DROP_M)], loose=0.6)
-        if not self._holds():
-            return
+        if not self._is_over_bin():
+            yield from self._lift()
+            if not self._holds():
+                return
+            yield from self._go(
+                self._rest_of_the_way(over, self._over_bin(BIN_DROP_M)), loose=0.6
+            )
+            if not self._holds():
+                return
         yield from self._go([_with_gripper(self._planned, OPEN_PERCENT)])
         yield from self._wait(0.2)
         yield from self._go([_with_gripper(over, OPEN_PERCENT)], loose=0.5)
 
+    def _lift(self) -> Iterator[np.ndarray]:
+        if self._world.truth().tip_m[2] < LIFT_M - LIFTED_ENOUGH_M:
+            yield from self._go([self._over_here(LIFT_M)], loose=NEAR_LOOSENESS)
+
+    def _is_over_bin(self) -> bool:
+        """Whether the hand is where it would let go."""
+        tip_m = np.array(self._world.truth().tip_m)
+        inside = np.abs(tip_m[:2] - BIN_M).max() < OVER_BIN_M
+        return bool(inside and tip_m[2] < BIN_DROP_M + LIFTED_ENOUGH_M)
+
     def _grasp(self) -> Iterator[np.ndarray]:
-        roll_deg = self._grasp_roll_deg(self._spot_m())
-        yield from self._come_down(Hand(roll_deg, GRIP_BESIDE_M, OPEN_PERCENT), GRIP_M)
+        hands = [
+            Hand(roll_deg, GRIP_BESIDE_M, OPEN_PERCENT)
+            for roll_deg in self._grasp_rolls_deg(self._spot_m())
+        ]
+        if not any(self._is_around_cube(hand) for hand in hands):
+            yield from self._come_down(self._begun_with(hands, GRIP_M), GRIP_M)
         yield from self._close()
+
+    def _is_around_cube(self, hand: Hand) -> bool:
+        """Whether the hand is where it would close, and not closed beyond the cube's width."""
+        try:
+            there = self._pose(hand, _at(self._spot_m(), GRIP_M))
+        except Unreachable:
+            return False
+        off = np.abs(self._planned - there)[:GRIPPER]
+        return bool((off < THERE).all() and self._planned[GRIPPER] > CLOSED_PERCENT + 2.0)
+
+    def _begun_with(self, hands: list[Hand], height_m: float) -> Hand:
+        """Return the hand that is on its way down to the cube already, else the first."""
+        for hand in hands:
+            with contextlib.suppress(Unreachable):
+                over, down = self._over_and_down(hand, height_m)
+                if len(self._rest_of_the_way(over, down)) == 1:
+                    return hand
+        return hands[0]
+
+    def _over_and_down(self, hand: Hand, height_m: float) -> tuple[np.ndarray, np.ndarray]:
+        spot_m = self._spot_m()
+        down = self._pose(hand, _at(spot_m, height_m))
+        return self._pose(hand, _at(spot_m, HOVER_M), _at(spot_m, height_m)), down
 
     def _come_down(self, hand: Hand, height_m: float) -> Iterator[np.ndarray]:
         """Go over the cube and down on it."""
-        over = self._pose(hand, _at(self._spot_m(), HOVER_M), _at(self._spot_m(), height_m))
-        yield from self._go([*self._way_up(), over])
-        spot_m = self._spot_m()
-        yield from self._go([self._pose(hand, _at(spot_m, height_m))], loose=NEAR_LOOSENESS)
+        over, down = self._over_and_down(hand, height_m)
+        if len(self._rest_of_the_way(over, down)) == 2:
+            yield from self._go([*self._way_up(), over])
+            down = self._pose(hand, _at(self._spot_m(), height_m))
+        yield from self._go([down], loose=NEAR_LOOSENESS)
+
+    def _rest_of_the_way(self, over: np.ndarray, down: np.ndarray) -> list[np.ndarray]:
+        """Return both poses, or the second alone when the hand is between them already."""
+        way, done = down - over, self._planned - over
+        share = np.clip(done @ way / (way @ way), 0.0, 1.0)
+        between = (np.abs(done - share * way) < ON_THE_WAY).all()
+        return [down] if between else [over, down]
 
     def _close(self) -> Iterator[np.ndarray]:
         """Close until the jaws press on something, or on each other."""
-        yield from self._go([_with_gripper(self._planned, NEAR_PERCENT)], loose=0.0)
+        near = min(NEAR_PERCENT, self._planned[GRIPPER])
+        yield from self._go([_with_gripper(self._planned, near)], loose=0.0)
         step = SLOW_PERCENT_S * self._tick_s
         while self._planned[GRIPPER] > CLOSED_PERCENT:
             pressed = self._world.reading().positions[GRIPPER] - self._planned[GRIPPER]
@@ -166,13 +235,35 @@ class Expert:
         begin_m[2], end_m = PUSH_M, _at(begin_m + direction * far_m, PUSH_M)
         hand = Hand(roll_deg, FINGERS_BESIDE_M, CLOSED_PERCENT)
         over = self._pose(hand, _at(begin_m, HOVER_M), begin_m, end_m)
-        yield from self._go([*self._way_up(), over])
-        yield from self._go([self._pose(hand, begin_m, end_m)], loose=NEAR_LOOSENESS)
-        pan_deg = self._planned[0]
+        down = self._pose(hand, begin_m, end_m)
+        pan_deg = down[0]
+        behind_m = self._behind_cube(hand, pan_deg, begin_m, end_m)
+        if behind_m is None:
+            if len(self._rest_of_the_way(over, down)) == 2:
+                yield from self._go([*self._way_up(), over])
+            yield from self._go([down], loose=NEAR_LOOSENESS)
+        else:
+            begin_m = behind_m
         for goal_m in (end_m, end_m - direction * BACK_OFF_M):
             yield from self._draw_line(hand, pan_deg, begin_m, goal_m)
             begin_m = goal_m
         yield from self._go([self._over_here(HOVER_M)], loose=NEAR_LOOSENESS)
+
+    def _behind_cube(
+        self, hand: Hand, pan_deg: float, begin_m: np.ndarray, end_m: np.ndarray
+    ) -> np.ndarray | None:
+        """Return where on its line the hand is, (3,), None when it is not behind the cube."""
+        run_up = PUSH_RUN_UP_M / np.linalg.norm(end_m - begin_m)
+        for share in np.linspace(0.0, run_up, PUSH_PLACES)[1:]:
+            spot_m = begin_m + share * (end_m - begin_m)
+            pose = self._pose(self._turned(hand, pan_deg), spot_m, begin_m, end_m)
+            if (np.abs(self._planned - pose)[:GRIPPER] < THERE).all():
+                return spot_m
+        return None
+
+    def _turned(self, hand: Hand, pan_deg: float) -> Hand:
+        """Return a hand that keeps its direction on the desk while the pan turns under it."""
+        return replace(hand, roll_deg=hand.roll_deg + self._planned[0] - pan_deg)
 
     def _draw_line(
         self, hand: Hand, pan_deg: float, begin_m: np.ndarray, end_m: np.ndarray
@@ -183,22 +274,42 @@ class Expert:
         duration_s = PEAK_VELOCITY * float(np.linalg.norm(end_m - begin_m)) / speed_m_s
         for tick in range(1, round(duration_s / self._tick_s) + 1):
             share = minimum_jerk(tick * self._tick_s / duration_s)
-            # The hand keeps its direction on the desk while the pan turns under it.
-            turned = replace(hand, roll_deg=hand.roll_deg + self._planned[0] - pan_deg)
             spot_m = begin_m + share * (end_m - begin_m)
-            self._planned = self._pose(turned, spot_m, begin_m, end_m)
+            self._planned = self._pose(self._turned(hand, pan_deg), spot_m, begin_m, end_m)
             yield self._goal(self._planned)
 
     def _go(self, waypoints: list[np.ndarray], loose: float = 1.0) -> Iterator[np.ndarray]:
-        plan = glide(self._planned, waypoints, self._speed)
+        plan, begun_s = self._glide(waypoints)
         duration_s = plan.duration_s
-        for tick in range(1, int(np.ceil(duration_s / self._tick_s)) + 1):
-            t_s = tick * self._tick_s
+        for tick in range(1, int(np.ceil((duration_s - begun_s) / self._tick_s)) + 1):
+            t_s = begun_s + tick * self._tick_s
             share = min(1.0, t_s / duration_s)
             self.looseness = loose * 16.0 * (share * (1.0 - share)) ** 2
             self._planned = plan.at(t_s)
             yield self._goal(self._planned)
         self.looseness = 0.0
+
+    def _glide(self, waypoints: list[np.ndarray]) -> tuple[Glide, float]:
+        """Plan a motion and say how much of it is over: some, when the arm moves that way already.
+
+        Of motions that began earlier and farther back, and are here now, the one whose velocity is
+        nearest to the arm's.
+        """
+        velocity, self._velocity = self._velocity, np.zeros_like(self._velocity)
+        best = glide(self._planned, waypoints, self._speed), 0.0
+        if np.linalg.norm(velocity) < MOVING_DEG_S:
+            return best
+        least = np.linalg.norm(velocity)
+        for share in BEGUN_SHARES:
+            way = waypoints[0] - self._planned
+            start = waypoints[0] - way / (1.0 - minimum_jerk(share))
+            plan = glide(start, waypoints, self._speed)
+            begun_s = share * plan.durations_s[0]
+            step = plan.at(begun_s + self._tick_s) - plan.at(begun_s)
+            off = np.linalg.norm(step / self._tick_s - velocity)
+            if off < least:
+                best, least = (plan, begun_s), off
+        return best
 
     def _wait(self, duration_s: float) -> Iterator[np.ndarray]:
         self.looseness = 0.0
@@ -245,8 +356,8 @@ class Expert:
         assert joints is not None
         return np.append(joints, self._planned[GRIPPER])
 
-    def _grasp_roll_deg(self, spot_m: np.ndarray) -> float:
-        """Square to the cube's faces, and where the open jaw does not meet another cube."""
+    def _grasp_rolls_deg(self, spot_m: np.ndarray) -> list[float]:
+        """Square to the cube's faces, first where the open jaw does not meet another cube."""
         first_deg = roll_for_deg(spot_m, self._yaw_deg(), 90.0)
         others_m = [self._body_m(body)[:2] for body in self._others]
 
@@ -255,8 +366,7 @@ class Expert:
             return min(float(np.hypot(*(jaw_m - other_m))) for other_m in others_m)
 
         rolls_deg = [first_deg, first_deg - np.copysign(90.0, first_deg)]
-        free = [roll_deg for roll_deg in rolls_deg if room_m(roll_deg) > JAW_ROOM_M]
-        return free[0] if free else max(rolls_deg, key=room_m)
+        return sorted(rolls_deg, key=lambda roll_deg: -min(room_m(roll_deg), JAW_ROOM_M))
 
     def _half_width_m(self, direction: np.ndarray) -> float:
         yaw_rad = np.deg2rad(self._yaw_deg())
@@ -264,10 +374,21 @@ class Expert:
         return CUBE_HALF_M * float(abs(np.cos(angle_rad)) + abs(np.sin(angle_rad)))
 
     def _holds(self) -> bool:
-        model = self._world.world.model
-        hand = [model.body(name).id for name in ("gripper", "jaw")]
         lifted = self._body_m(self._cube)[2] > HELD_M
-        return lifted and hand_touches(self._world.world, model.body(self._cube).id, hand)
+        return lifted and any(self._touching())
+
+    def _pinches(self) -> bool:
+        """Whether the cube is between the jaws and both touch it."""
+        return all(self._touching())
+
+    def _touching(self) -> list[bool]:
+        """Say which part of the hand touches the cube: the fixed finger, the jaw."""
+        model = self._world.world.model
+        cube = model.body(self._cube).id
+        return [
+            hand_touches(self._world.world, cube, [model.body(name).id])
+            for name in ("gripper", "jaw")
+        ]
 
     def _spot_m(self) -> np.ndarray:
         return self._body_m(self._cube) + self._miss_m

@@ -14,6 +14,7 @@ the goals since.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import mujoco
@@ -197,6 +198,17 @@ class OfflineWorld:
         if self.referee is not None:
             self.referee.look()
         return verdict
+
+    def fork(self) -> OfflineWorld:
+        """Return a world that is where this one is, and goes its own way from here.
+
+        It has the model in common, so its looks too, and it draws no pictures. Takes about 3 ms.
+        """
+        shared = (self.world.model, self._look, self._profile)
+        memo: dict[int, object] = {id(one): one for one in shared}
+        if self._pictures is not None:
+            memo[id(self._pictures)] = None
+        return copy.deepcopy(self, memo)
 
     def limits(self) -> np.ndarray:
         """Return the least and the greatest goals that the gate allows, (2, 6)."""

@@ -76,6 +76,14 @@ class EmulatedBus:
         self._seen_plugs = 0
         self._world.step(PHYSICS_STEP_S)
 
+    def __getstate__(self) -> dict[str, object]:
+        """Be copied, by `copy.deepcopy`, with a lock of its own."""
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
+
     @property
     def now_s(self) -> float:
         """The bus's own clock."""

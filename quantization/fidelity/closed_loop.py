@@ -18,6 +18,7 @@ import numpy as np
 
 from edge.bundle import open_bundle
 from edge.observation import ActionsMode
+from quantization.fidelity.desk import require_desk
 from quantization.fidelity.errors import FidelityError
 from quantization.fidelity.report import BundleCard, bundle_card
 from quantization.fidelity.shares import PairedDifference, Share, paired_difference, share_of
@@ -187,6 +188,8 @@ def _results(
     total = len(set(keys.values()))
     done = total - len(missing)
     progress(done, total)
+    if missing:
+        require_desk()
     for job, result in run_jobs(missing.values(), workers):
         journal.note(keys[job], result)
         done += 1

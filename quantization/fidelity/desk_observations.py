@@ -7,15 +7,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from edge.joint_frame import JointFrame
 from edge.normalization import RobotTag
+from edge.profile import load_profile
+from quantization.fidelity.desk import require_desk
 from quantization.fidelity.errors import FidelityError
 from quantization.fidelity.observations import RecordedObservation, Sampling
 
 
 def desk_observations(tag: RobotTag, sampling: Sampling) -> Iterator[RecordedObservation]:
     """Yield observations of whole episodes until there are enough; raise `FidelityError`."""
-    from edge.joint_frame import JointFrame
-    from edge.profile import load_profile
+    require_desk()
     from sim.expert import Expert
     from sim.hand import Unreachable
     from sim.offline_world import PROFILE, OfflineWorld

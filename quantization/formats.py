@@ -10,6 +10,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 
@@ -66,7 +67,8 @@ def parse_format(name: str) -> Format:
 class Packed:
     """Arrays as the kernels want them, and how far they are from the source.
 
-    Errors are RMS(stored - source) / RMS(source), inputs weighted by the power expected of them;
+    Errors are RMS(stored - source) / RMS(source), inputs weighted by the power expected of them,
+    or, where inputs were recorded, RMS of the product's error over that of the product;
     `rounding_error` is what plain rounding to the same format would have given.
     """
 
@@ -83,11 +85,43 @@ class Packed:
         return sum(array.nbytes for array in arrays if array is not None)
 
 
-def pack(matrix: np.ndarray, form: Format, input_power: np.ndarray | None = None) -> Packed:
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Some outputs in blocks of inputs: codes, what a code of 1 is worth, and the codes there are.
+
+    All arrays are float32 of (outputs, blocks, .); the last block is filled up with zeros.
+    """
+
+    source: np.ndarray  # (outputs, blocks, block)
+    codes: np.ndarray  # (outputs, blocks, block), whole numbers
+    scale: np.ndarray  # (outputs, blocks, 1)
+    low: np.ndarray | np.float32  # smallest code, (outputs, blocks, 1) or one number
+    high: np.ndarray | np.float32  # largest code, as well
+
+
+class RecordedInputs(Protocol):
+    """What was recorded of a matrix's inputs, where they do not count as independent."""
+
+    power: np.ndarray  # (inputs,) float32, the mean square of each, their mean being 1
+
+    def codes(self, blocks: Blocks) -> np.ndarray:
+        """Choose codes, of the shape of `blocks.codes`, that bring the product close."""
+
+    def squared_error(self, difference: np.ndarray) -> float:
+        """Sum the expected squares of the product with (outputs, inputs)."""
+
+
+def pack(
+    matrix: np.ndarray,
+    form: Format,
+    input_power: np.ndarray | None = None,
+    recorded: RecordedInputs | None = None,
+) -> Packed:
     """Convert a matrix, (outputs, inputs) float32, to its stored form.
 
     `input_power` (inputs,) is the expected square of each input, in any unit; None means all alike.
-    Blocks are fitted to give the smallest expected error of the product, inputs being independent.
+    Blocks are fitted to give the smallest expected error of the product, inputs being independent;
+    what was `recorded` of them replaces that expectation and chooses the codes of a block.
     Outputs are independent, so rows are packed in slices on every core; what a slice needs bounds
     the memory beside source and result.
     """
@@ -95,8 +129,11 @@ def pack(matrix: np.ndarray, form: Format, input_power: np.ndarray | None = None
         return Packed(np.ascontiguousarray(matrix.T), None, None, 0.0, 0.0)
     rows = max(1, _SLICE_WEIGHTS // matrix.shape[1])
     slices = [matrix[first : first + rows] for first in range(0, len(matrix), rows)]
-    weights = _error_weights(matrix.shape[1], input_power)
-    pack_rows = partial(_block_rows if form.block else _int8_rows, form=form, weights=weights)
+    if recorded is not None:
+        expected: RecordedInputs = recorded
+    else:
+        expected = _Independent(_error_weights(matrix.shape[1], input_power))
+    pack_rows = partial(_block_rows if form.block else _int8_rows, form=form, inputs=expected)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         parts = list(pool.map(pack_rows, slices))
     codes = np.concatenate([part.codes for part in parts])
@@ -104,7 +141,7 @@ def pack(matrix: np.ndarray, form: Format, input_power: np.ndarray | None = None
     zero_point = None
     if not form.symmetric:
         zero_point = np.concatenate([part.zero_point for part in parts])
-    power = float(sum(np.sum(np.square(part, dtype=np.float64) * weights) for part in slices))
+    power = sum(expected.squared_error(part) for part in slices)
     weight = codes if form.block else np.ascontiguousarray(codes.T)
     errors = [
         float(np.sqrt(sum(squares) / power)) if power else 0.0
@@ -130,46 +167,82 @@ def _error_weights(inputs: int, input_power: np.ndarray | None) -> np.ndarray:
     return (input_power / input_power.mean(dtype=np.float64)).astype(np.float32)
 
 
-def _int8_rows(matrix: np.ndarray, form: Format, weights: np.ndarray) -> _Rows:
+@dataclass(frozen=True, slots=True)
+class _Independent:
+    """Inputs of which nothing is known but their power: the nearest code of a block is best."""
+
+    power: np.ndarray
+
+    def codes(self, blocks: Blocks) -> np.ndarray:
+        return blocks.codes
+
+    def squared_error(self, difference: np.ndarray) -> float:
+        return float(np.sum(np.square(difference, dtype=np.float64) * self.power))
+
+
+def _int8_rows(matrix: np.ndarray, form: Format, inputs: RecordedInputs) -> _Rows:
     """Symmetric 8 bits, one scale an output: codes (outputs, inputs) int8, scale (outputs,)."""
     scale = np.maximum(np.abs(matrix).max(axis=1), _TINY) / np.float32(127)
     codes = np.rint(matrix / scale[:, None])
-    error = float(_squared_error(codes * scale[:, None], matrix, weights).sum())
+    error = inputs.squared_error(codes * scale[:, None] - matrix)
     return _Rows(codes.astype(np.int8), scale, None, (error, error))
 
 
-def _block_rows(matrix: np.ndarray, form: Format, weights: np.ndarray) -> _Rows:
+def _block_rows(matrix: np.ndarray, form: Format, inputs: RecordedInputs) -> _Rows:
     """One scale a block of inputs, as MatMulNBits reads them.
 
     codes (outputs, blocks, block * bits / 8) uint8, low nibble first; scale (outputs, blocks)
-    float32; zero_point (outputs, bytes) uint8, None when symmetric. Plain symmetric rounding puts
-    the largest magnitude of a block on the longer side of the range (the choice of llama.cpp's
-    Q4_0), asymmetric rounding its lowest and highest value on the range's ends. Smaller scales clip
-    those and store the others more finely: of several, each refitted by least squares to the codes
-    it gave, a block of 4 bits keeps the one with the smallest error.
+    float32; zero_point (outputs, bytes) uint8, None when symmetric.
     """
-    outputs, inputs = matrix.shape
-    blocks, levels = -(-inputs // form.block), 1 << form.bits
+    outputs, width = matrix.shape
+    blocks, levels = -(-width // form.block), 1 << form.bits
     grouped = np.zeros((outputs, blocks * form.block), np.float32)
-    grouped[:, :inputs] = matrix
+    grouped[:, :width] = matrix
     grouped = grouped.reshape(outputs, blocks, form.block)
-    weights = np.pad(weights, (0, blocks * form.block - inputs)).reshape(blocks, form.block)
     scale, zero = _rounding(grouped, levels, form.symmetric)
-    low, high = -zero, levels - 1 - zero  # the range of a code that multiplies the scale
-    best, codes = scale, _codes(grouped, scale, low, high)
-    rounded = least = _squared_error(codes * scale, grouped, weights)
-    for share in _SCALE_SHARES if form.bits == 4 else ():
-        trial = _fitted_scale(grouped, _codes(grouped, scale * share, low, high), scale, weights)
-        error = _squared_error(_codes(grouped, trial, low, high) * trial, grouped, weights)
-        better = error < least
-        best, least = np.where(better, trial, best), np.where(better, error, least)
-    stored = (_codes(grouped, best, low, high) + zero).astype(np.uint8)
+    rounded = _blocks(grouped, scale, zero, levels)
+    found = rounded
+    if form.bits == 4:
+        weights = np.pad(inputs.power, (0, blocks * form.block - width))
+        scale = _fitted_blocks(rounded, weights.reshape(blocks, form.block))
+        found = _blocks(grouped, scale, zero, levels)
+    codes = inputs.codes(found)
+    errors = tuple(
+        inputs.squared_error((whole * size - grouped).reshape(outputs, -1)[:, :width])
+        for whole, size in ((codes, scale), (rounded.codes, rounded.scale))
+    )
+    stored = (codes + zero).astype(np.uint8)
     zeros = None if form.symmetric else np.ascontiguousarray(zero[..., 0].astype(np.uint8))
     if form.bits == 4:
         stored = _nibbles(stored)
         zeros = None if zeros is None else _nibbles(np.pad(zeros, [(0, 0), (0, blocks % 2)]))
-    errors = float(least.sum()), float(rounded.sum())
-    return _Rows(stored, best[..., 0].astype(np.float32), zeros, errors)
+    return _Rows(stored, scale[..., 0].astype(np.float32), zeros, errors)
+
+
+def _blocks(
+    grouped: np.ndarray, scale: np.ndarray, zero: np.ndarray | np.float32, levels: int
+) -> Blocks:
+    """Round (outputs, blocks, block) to the nearest codes."""
+    low, high = -zero, levels - 1 - zero
+    return Blocks(grouped, _codes(grouped, scale, low, high), scale, low, high)
+
+
+def _fitted_blocks(rounded: Blocks, weights: np.ndarray) -> np.ndarray:
+    """Return the best of several scales for each block, (outputs, blocks, 1).
+
+    Plain symmetric rounding puts the largest magnitude of a block on the longer side of the range
+    (the choice of llama.cpp's Q4_0), asymmetric rounding its lowest and highest value on the
+    range's ends. Smaller scales clip those and store the others more finely: of several, each
+    refitted by least squares to the codes it gave, a block keeps the one with the smallest error.
+    """
+    grouped, scale, low, high = rounded.source, rounded.scale, rounded.low, rounded.high
+    best, least = scale, _squared_error(rounded.codes * scale, grouped, weights)
+    for share in _SCALE_SHARES:
+        trial = _fitted_scale(grouped, _codes(grouped, scale * share, low, high), scale, weights)
+        error = _squared_error(_codes(grouped, trial, low, high) * trial, grouped, weights)
+        better = error < least
+        best, least = np.where(better, trial, best), np.where(better, error, least)
+    return best
 
 
 def _rounding(

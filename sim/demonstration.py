@@ -24,9 +24,9 @@ from sim.hand import Unreachable
 from sim.joints import N_JOINTS
 from sim.layout import CUBE_NAMES, sample_layout, sample_mark
 from sim.motion import minimum_jerk
-from sim.offline_world import OfflineWorld
+from sim.offline_world import Observation, OfflineWorld
 from sim.tasks import FIRST_TRAINING_LAYOUT, KINDS, PUSH_TO_MARK, Task
-from sim.variation import Variation, draw_variation
+from sim.variation import Variation, draw_lights, draw_variation
 
 FOLDED, SOMEWHERE, MISSED = "folded", "somewhere", "missed"
 STARTS = {FOLDED: 0.55, SOMEWHERE: 0.25, MISSED: 0.20}
@@ -54,6 +54,7 @@ class Plan:
     start: str  # a key of STARTS
     disturbance: float  # strength, 0 for none
     seed: tuple[int, ...]  # of everything else
+    light_only: bool = False  # the variation is of the light; things look as they do
 
 
 @dataclass(slots=True)
@@ -66,8 +67,17 @@ class Episode:
     clamped_ticks: int  # at which the gate changed what was sent
     states: np.ndarray  # (T, 6) float32, present positions as the bus reports them
     actions: np.ndarray  # (T, 6) float32, the expert's goals
-    images: tuple[list[np.ndarray], ...]  # of each camera, T of (height, width, 3) uint8
-    depth_mm: list[np.ndarray]  # of the front camera, T of (height, width) uint16
+    images: tuple[list[np.ndarray], ...]  # of each camera, (height, width, 3) uint8 a seen tick
+    depth_mm: list[np.ndarray]  # of the front camera, (height, width) uint16 a seen tick
+    seen_ticks: list[int]  # those with pictures
+
+    def see(self, seen: Observation, tick: int) -> None:
+        """Keep what the cameras saw at a tick."""
+        self.seen_ticks.append(tick)
+        for images, image in zip(self.images, seen.images, strict=True):
+            images.append(image)
+        if seen.depth_mm is not None:
+            self.depth_mm.append(seen.depth_mm)
 
 
 class Disturbance:
@@ -99,6 +109,7 @@ def draw_plan(
     kinds: Sequence[str] = KINDS,
     varied: bool = True,
     held_out: bool = False,
+    light_only: bool = False,
 ) -> Plan:
     """Draw demonstration `number` of a recording; `attempt` counts those that were thrown away.
 
@@ -107,7 +118,7 @@ def draw_plan(
     rng = np.random.default_rng((seed, number, attempt))
     kind = kinds[number % len(kinds)]
     variation_seed = int(rng.integers(2**31)) if varied else None
-    colours = _colours(variation_seed)
+    colours = _colours(None if light_only else variation_seed)
     for _ in range(LAYOUT_DRAWS):
         bounds = (0, FIRST_TRAINING_LAYOUT) if held_out else (FIRST_TRAINING_LAYOUT, LAST_LAYOUT)
         layout_seed, cube = int(rng.integers(*bounds)), int(rng.integers(len(CUBE_NAMES)))
@@ -124,19 +135,23 @@ def draw_plan(
         start=start,
         disturbance=0.0 if calm else float(rng.uniform(*DISTURBANCE)),
         seed=(seed, number, attempt),
+        light_only=light_only,
     )
 
 
-def demonstrate(world: OfflineWorld, plan: Plan) -> Episode:
-    """Carry out a plan and return what was recorded, be it a success or not."""
+def demonstrate(world: OfflineWorld, plan: Plan, *, every: int = 1) -> Episode:
+    """Carry out a plan and return what was recorded, be it a success or not.
+
+    Pictures are drawn at every `every`-th tick.
+    """
     rng = np.random.default_rng((*plan.seed, 1))
     world.reset(plan.layout_seed, task=plan.task, variation=variation_of(plan))
     episode = Episode(
-        plan, False, 0, 0, np.zeros((0, N_JOINTS)), np.zeros((0, N_JOINTS)), ([], []), []
+        plan, False, 0, 0, np.zeros((0, N_JOINTS)), np.zeros((0, N_JOINTS)), ([], []), [], []
     )
     try:
-        if _prepare(world, plan, rng):
-            _record(world, plan, rng, episode)
+        if prepare(world, plan, rng):
+            _record(world, plan, rng, episode, every)
     except Unreachable:
         pass  # A cube was pushed out of reach; the episode is not a success.
     return episode
@@ -144,10 +159,12 @@ def demonstrate(world: OfflineWorld, plan: Plan) -> Episode:
 
 def variation_of(plan: Plan) -> Variation | None:
     """Return the looks of the plan's world."""
-    return None if plan.variation_seed is None else draw_variation(plan.variation_seed)
+    if plan.variation_seed is None:
+        return None
+    return (draw_lights if plan.light_only else draw_variation)(plan.variation_seed)
 
 
-def _prepare(world: OfflineWorld, plan: Plan, rng: np.random.Generator) -> bool:
+def prepare(world: OfflineWorld, plan: Plan, rng: np.random.Generator) -> bool:
     """Bring the arm to where the demonstration starts, unrecorded; say whether it came there."""
     if plan.start == FOLDED:
         return True
@@ -161,18 +178,17 @@ def _prepare(world: OfflineWorld, plan: Plan, rng: np.random.Generator) -> bool:
     return True
 
 
-def _record(world: OfflineWorld, plan: Plan, rng: np.random.Generator, episode: Episode) -> None:
+def _record(
+    world: OfflineWorld, plan: Plan, rng: np.random.Generator, episode: Episode, every: int
+) -> None:
     expert = Expert(world, plan.task, rng)
     disturbance = Disturbance(rng, plan.disturbance, world.rate_hz)
     states, actions = [], []
     for goal in expert.goals():
-        seen = world.observe()
-        states.append(seen.state)
+        if len(states) % every == 0:
+            episode.see(world.observe(), len(states))
+        states.append(world.state())
         actions.append(goal.astype(np.float32))
-        for images, image in zip(episode.images, seen.images, strict=True):
-            images.append(image)
-        if seen.depth_mm is not None:
-            episode.depth_mm.append(seen.depth_mm)
         verdict = world.step(goal + expert.looseness * disturbance.next())
         episode.clamped_ticks += verdict.finding.outcome is not Outcome.PASS
         if verdict.goal is None or len(states) >= MAX_TICKS:

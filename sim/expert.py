@@ -144,9 +144,7 @@ class Expert:
             yield from self._lift()
             if not self._holds():
                 return
-            yield from self._go(
-                self._rest_of_the_way(over, self._over_bin(BIN_DROP_M)), loose=0.6
-            )
+            yield from self._go(self._rest_of_the_way(over, self._over_bin(BIN_DROP_M)), loose=0.6)
             if not self._holds():
                 return
         yield from self._go([_with_gripper(self._planned, OPEN_PERCENT)])

@@ -17,8 +17,9 @@ import numpy as np
 from firmware_bridge.calibration import JOINTS
 from sim.camera_process import CAMERA_NAMES
 from sim.demonstration import MAX_TICKS
+from sim.visits import HORIZON
 from training.demonstrations import true_depth
-from training.demonstrations.worker import FPS, Recorded, Settings
+from training.demonstrations.worker import Recorded, Settings
 
 ROBOT_TYPE = "so101"
 # A picture costs at most one more to decode (LeRobot's default). H.264 is decoded as quickly as AV1
@@ -28,6 +29,9 @@ CODEC, GROUP_OF_PICTURES, QUALITY, PRESET = "h264", 2, 20, "veryfast"
 VIDEO_FILE_MB = 16
 DEPTH_CAMERA = "front"
 PLANS_FILE = "meta/demonstrations.jsonl"
+# What follows each picture where pictures are rarer than actions: goals of HORIZON ticks, one after
+# the other.
+CHUNK = "action.chunk"
 
 
 class DemonstrationDataset:
@@ -44,14 +48,14 @@ class DemonstrationDataset:
         av.logging.set_libav_level(av.logging.ERROR)
         datasets.disable_progress_bars()
         self._root = root
-        self._size = settings.size
+        self._settings = settings
         self._lengths: list[int] = []
         self._plans: list[str] = []
         self._depth = Path(true_depth.FOLDER) / DEPTH_CAMERA
         self._dataset = LeRobotDataset.create(
             repo_id=f"local/{name}",
-            fps=FPS,
-            features=_features(settings.size),
+            fps=settings.fps,
+            features=_features(settings),
             root=root,
             robot_type=ROBOT_TYPE,
             rgb_encoder=RGBEncoderConfig(
@@ -67,7 +71,7 @@ class DemonstrationDataset:
     def add(self, episode: Recorded) -> None:
         """Append an episode and remove its staging folder."""
         images = [np.load(episode.folder / f"{name}.npy", mmap_mode="r") for name in CAMERA_NAMES]
-        states, actions = (np.load(episode.folder / f"{n}.npy") for n in ("states", "actions"))
+        states, chunks = (np.load(episode.folder / f"{n}.npy") for n in ("states", "chunks"))
         for frame in range(episode.frames):
             self._dataset.add_frame(
                 {
@@ -76,7 +80,8 @@ class DemonstrationDataset:
                         for name, pictures in zip(CAMERA_NAMES, images, strict=True)
                     },
                     "observation.state": states[frame],
-                    "action": actions[frame],
+                    "action": chunks[frame, 0],
+                    **({CHUNK: chunks[frame].ravel()} if self._settings.has_chunks else {}),
                     "task": episode.plan.instruction,
                 }
             )
@@ -99,15 +104,19 @@ class DemonstrationDataset:
         """Close every file; the dataset is whole then."""
         self._dataset.finalize()
         true_depth.write_info(
-            self._root / self._depth, DEPTH_CAMERA, self._size, FPS, self._lengths
+            self._root / self._depth,
+            DEPTH_CAMERA,
+            self._settings.size,
+            self._settings.fps,
+            self._lengths,
         )
         text = "".join(f"{line}\n" for line in self._plans)
         (self._root / PLANS_FILE).write_text(text, encoding="utf-8")
         _sort_keys(self._root / "meta" / "stats.json")
 
 
-def _features(size: tuple[int, int]) -> dict[str, dict]:
-    width, height = size
+def _features(settings: Settings) -> dict[str, dict]:
+    width, height = settings.size
     positions = {
         "dtype": "float32",
         "shape": (len(JOINTS),),
@@ -118,8 +127,10 @@ def _features(size: tuple[int, int]) -> dict[str, dict]:
         "shape": (height, width, 3),
         "names": ["height", "width", "channels"],
     }
+    chunk = {"dtype": "float32", "shape": (HORIZON * len(JOINTS),), "names": None}
     return {
         "action": positions,
+        **({CHUNK: chunk} if settings.has_chunks else {}),
         "observation.state": dict(positions),
         **{f"observation.images.{name}": dict(picture) for name in CAMERA_NAMES},
     }
@@ -143,6 +154,7 @@ def _plan_record(number: int, episode: Recorded) -> dict[str, object]:
         "start": plan.start,
         "disturbance": round(plan.disturbance, 4),
         "seed": list(plan.seed),
+        "succeeded": episode.succeeded,
         "attempts": episode.attempts,
         "clamped_ticks": episode.clamped_ticks,
     }

@@ -21,6 +21,7 @@ DEFAULT_SIZE = "320x240"
 KINDS = ("touch", "put_in_bin", "push_to_mark")
 MAX_EPISODES = 1_000_000
 MAX_WORKERS = 256
+MAX_EVERY = 30
 INTERRUPTED = 130
 
 
@@ -60,6 +61,26 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         action="store_true",
         help="layouts and phrasings that no other recording has, for evaluation",
     )
+    parser.add_argument(
+        "--light-only",
+        action="store_true",
+        help="vary the light and the shades, not colours, things and cameras",
+    )
+    parser.add_argument(
+        "--every",
+        type=_count(MAX_EVERY),
+        default=1,
+        metavar="N",
+        help="take pictures at every N-th tick, and with each the goals of the next second "
+        "(feature action.chunk); N must divide 30 (default 1)",
+    )
+    parser.add_argument(
+        "--policy",
+        type=Path,
+        metavar="BUNDLE",
+        help="a bundle that drives; recorded is what the expert would do in its place, success or "
+        "not",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -67,7 +88,7 @@ def _run(args: argparse.Namespace) -> int:
     try:
         from sim.camera_process import parse_size
         from training.demonstrations.recording import record_demonstrations
-        from training.demonstrations.worker import Settings
+        from training.demonstrations.worker import FPS, Settings
     except ModuleNotFoundError as error:
         raise TrainingError(
             f"recording needs {error.name}; install it with "
@@ -79,7 +100,18 @@ def _run(args: argparse.Namespace) -> int:
         raise TrainingError(f"--size: {error}") from error
     if size[0] % 2 or size[1] % 2:
         raise TrainingError(f"--size {args.size}: video needs even sides")
-    settings = Settings(args.seed, size, args.tasks, not args.plain, args.held_out)
+    if FPS % args.every:
+        raise TrainingError(f"--every {args.every}: it must divide {FPS}, the ticks a second")
+    settings = Settings(
+        args.seed,
+        size,
+        args.tasks,
+        not args.plain,
+        args.held_out,
+        light_only=args.light_only,
+        every=args.every,
+        policy=args.policy,
+    )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     started_s = time.monotonic()
     progress = _Progress(args.episodes)
@@ -110,7 +142,8 @@ class _Progress:
 
     def show(self, episode: Recorded) -> None:
         plan = episode.plan
-        notes = [f"start {plan.start}"]
+        notes = [] if episode.succeeded else ["not done"]
+        notes += [f"start {plan.start}"]
         notes += [f"disturbed {plan.disturbance:.1f}"] if plan.disturbance else []
         notes += [f"{episode.attempts} attempts"] if episode.attempts > 1 else []
         notes += [f"{episode.thrown_away} thrown away"] if episode.thrown_away else []
@@ -130,9 +163,10 @@ def _table(report: Report, wall_s: float) -> str:
     frames = sum(episode.frames for episode in episodes)
     kinds = Counter(episode.plan.task.kind for episode in episodes)
     total_bytes = sum(report.bytes.values())
+    done = sum(episode.succeeded for episode in episodes)
     rows = [
         ("episodes", f"{len(episodes)}  ({', '.join(f'{n} {k}' for k, n in kinds.items())})"),
-        ("expert's success", f"{100.0 * len(episodes) / tried:.1f} %  of {tried}"),
+        ("successes", f"{100.0 * done / tried:.1f} %  of {tried}"),
         ("frames", f"{frames:,}  ({frames / len(episodes):.0f} an episode)"),
         *((f"bytes, {part}", f"{size:,}") for part, size in report.bytes.items()),
         ("bytes an episode", f"{total_bytes // len(episodes):,}"),

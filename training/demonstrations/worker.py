@@ -17,15 +17,19 @@ from pathlib import Path
 
 import numpy as np
 
+from edge.policy import Policy
 from sim.camera_process import CAMERA_NAMES
-from sim.demonstration import Episode, Plan, demonstrate, draw_plan
-from sim.offline_world import OfflineWorld
+from sim.demonstration import Plan, draw_plan
+from sim.offline_world import PROFILE, OfflineWorld
+from sim.rollout import RolloutSettings
+from sim.visits import Visits, visit_expert, visit_policy
 from training.demonstrations.true_depth import write_episode
 
 FPS = 30
 MAX_ATTEMPTS = 8
 
 _world: OfflineWorld | None = None
+_policy: Policy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,19 @@ class Settings:
     kinds: tuple[str, ...]
     varied: bool
     held_out: bool
+    light_only: bool = False  # varied is the light alone
+    every: int = 1  # ticks from picture to picture; above 1 chunks are recorded beside actions
+    policy: Path | None = None  # a bundle that drives, while the expert says what it would do
+
+    @property
+    def fps(self) -> int:
+        """Pictures a second."""
+        return FPS // self.every
+
+    @property
+    def has_chunks(self) -> bool:
+        """Whether what follows a picture has to be recorded with it."""
+        return self.every > 1 or self.policy is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +63,7 @@ class Recorded:
     number: int
     plan: Plan
     frames: int
+    succeeded: bool
     attempts: int  # of the expert within the episode
     clamped_ticks: int
     thrown_away: int  # episodes that did not succeed before this one did
@@ -92,14 +110,17 @@ def record(settings: Settings, number: int, staging: Path) -> Recorded:
             kinds=settings.kinds,
             varied=settings.varied,
             held_out=settings.held_out,
+            light_only=settings.light_only,
         )
-        episode = demonstrate(_world, plan)
-        if episode.succeeded:
-            folder = _store(episode, staging / f"{number:06d}")
+        visits = _visits(_world, plan, settings)
+        episode = visits.episode
+        if len(visits.states) if settings.policy else episode.succeeded:
+            folder = _store(visits, staging / f"{number:06d}")
             return Recorded(
                 number=number,
                 plan=plan,
-                frames=len(episode.states),
+                frames=len(visits.states),
+                succeeded=episode.succeeded,
                 attempts=episode.attempts,
                 clamped_ticks=episode.clamped_ticks,
                 thrown_away=attempt,
@@ -109,11 +130,21 @@ def record(settings: Settings, number: int, staging: Path) -> Recorded:
     raise NeverSucceeded(f"episode {number}: the expert failed {MAX_ATTEMPTS} times")
 
 
-def _store(episode: Episode, folder: Path) -> Path:
+def _visits(world: OfflineWorld, plan: Plan, settings: Settings) -> Visits:
+    global _policy
+    if settings.policy is None:
+        return visit_expert(world, plan, settings.every)
+    if _policy is None:
+        _policy = Policy.open(settings.policy, PROFILE)
+    return visit_policy(world, plan, _policy, settings.every, RolloutSettings())
+
+
+def _store(visits: Visits, folder: Path) -> Path:
     folder.mkdir()
+    episode = visits.episode
     for camera, images in zip(CAMERA_NAMES, episode.images, strict=True):
         np.save(folder / f"{camera}.npy", np.stack(images))
-    np.save(folder / "states.npy", episode.states)
-    np.save(folder / "actions.npy", episode.actions)
+    np.save(folder / "states.npy", visits.states)
+    np.save(folder / "chunks.npy", visits.chunks)
     write_episode(folder / "depth.npz", episode.depth_mm)
     return folder

@@ -28,6 +28,10 @@ PHRASINGS = {
         "tap the {colour} block",
         "move the gripper down to the {colour} cube",
         "poke the {colour} cube",
+        "bring the gripper into contact with the {colour} block",
+        "lay the fingertip on the {colour} cube",
+        "make the gripper touch the {colour} block",
+        "feel the {colour} cube with a finger",
     ),
     PUT_IN_BIN: (
         "put the {colour} cube in the bin",
@@ -36,6 +40,10 @@ PHRASINGS = {
         "move the {colour} cube into the bin",
         "grab the {colour} cube and put it in the box",
         "the {colour} cube belongs in the bin",
+        "throw away the {colour} block",
+        "tidy up: the {colour} cube goes into the box",
+        "clear the {colour} cube away",
+        "drop the {colour} block into the box",
     ),
     PUSH_TO_MARK: (
         "push the {colour} cube to the mark",
@@ -44,6 +52,8 @@ PHRASINGS = {
         "shove the {colour} cube over to the mark",
         "move the {colour} cube to the mark without lifting it",
         "nudge the {colour} cube onto the spot",
+        "get the {colour} block to the mark",
+        "by pushing, bring the {colour} cube onto the white spot",
     ),
 }
 HELD_OUT_PHRASINGS = {

@@ -53,11 +53,12 @@ class GateEntry:
     actions: str  # continuous or discrete: the way of acting that was judged
     depth: str  # off, full or incremental
     norm_tag: str
-    episodes: str  # which observations: "sim, seed 0", or a data set and its fingerprint
+    episodes: str  # where the observations came from: "sim", or the name of a dataset
+    fingerprint: str  # of the dataset; "" for the sim, which is what its seed says
+    seed: int
     observations: int
     trials: int  # closed-loop episodes on each side; 0: judged by its actions alone
-    source_sha256: str  # of the checkpoint
-    against_sha256: str  # of the manifest of the full-precision bundle
+    source_sha256: str  # of the checkpoint, which full precision was built from too
     machine: str
     judged_at: str  # ISO 8601, UTC
     judged_by: str
@@ -122,7 +123,7 @@ def check_standing(
     why = {
         UNJUDGED: "never judged against full precision",
         ALTERED: "was altered after its gate, or the verdict is another bundle's",
-        PASSED: f"passed its gate with {entry and entry.actions} actions, never with {actions} ones",
+        PASSED: f"never judged with {actions} actions, only with {entry and entry.actions} ones",
     }[found]
     if UNJUDGED in accept:
         return f"{why}, and was accepted"

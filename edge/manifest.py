@@ -59,8 +59,8 @@ class RecipeEntry:
     """The recipe and what it chose for every matrix."""
 
     name: str
-    rules: tuple[tuple[str, ...], ...]  # (shell pattern over paths, format); the last match decides
     layers: dict[str, LayerEntry]
+    rules: tuple[tuple[str, ...], ...] = ()  # (pattern over paths, format); the last match decides
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,7 @@ def build_bundle(
             schema=SCHEMA,
             created_by=f"molmoact-edge {importlib.metadata.version('molmoact-edge')}",
             source=checkpoint.source(),
-            recipe=RecipeEntry(recipe.name, recipe.rules, layers),
+            recipe=RecipeEntry(recipe.name, layers, recipe.rules),
             model=model,
             tokens=checkpoint.tokens,
             files={

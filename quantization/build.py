@@ -6,13 +6,11 @@ build that is interrupted leaves nothing that opens, and starting it again clean
 
 from __future__ import annotations
 
-import fcntl
 import importlib.metadata
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -33,6 +31,7 @@ from edge.manifest import (
 )
 from edge.manifest_limits import check_model
 from quantization.actions import choose_actions, copy_action_tokenizer
+from quantization.calibration.calibration_file import Calibration
 from quantization.checkpoint import Checkpoint
 from quantization.decoder import write_decoder
 from quantization.errors import BuildError
@@ -40,6 +39,7 @@ from quantization.expert import write_context, write_expert
 from quantization.graph import GraphWriter
 from quantization.recipes import Recipe, Rule, find_recipe
 from quantization.vision import write_vision
+from quantization.work_folder import work_folder
 
 _EMBEDDING = "model.transformer.wte.embedding"
 _NEW_EMBEDDING = "model.transformer.wte.new_embedding"
@@ -49,27 +49,35 @@ _ROWS_AT_ONCE = 4096
 def build_bundle(
     checkpoint_path: Path,
     bundle_path: Path,
-    recipe_name: str,
+    recipe: str | Recipe,
     rules: Sequence[Rule] = (),
     report: Callable[[str], object] = lambda line: None,
     progress: Callable[[int, int], object] = lambda read_bytes, all_bytes: None,
     actions: str | None = None,
     action_tokenizer: Path | None = None,
+    calibration: Path | None = None,
 ) -> Manifest:
     """Build `bundle_path` from a checkpoint folder; return the manifest that was written.
 
-    `rules` come after the recipe's own and overrule them. `report` gets one line per finished part,
-    `progress` the bytes of a tensor just read and those of the whole checkpoint. `actions` is
+    `recipe` is one, or what `find_recipe` knows it by; `rules` come after its own and overrule
+    them. `report` gets one line per finished part, `progress` the bytes of a tensor just read and those of the whole checkpoint. `actions` is
     "continuous", "discrete", "both", or None for all that can be had; discrete ones need a
-    tokenizer, `action_tokenizer` or the folder of that name in the checkpoint. Raises `BuildError`;
-    the output is whole or absent.
+    tokenizer, `action_tokenizer` or the folder of that name in the checkpoint. `calibration` is a
+    file of recorded inputs (`quantization.calibration`), by which 4-bit codes and static scales are
+    chosen. Raises `BuildError`; the output is whole or absent.
     """
-    recipe = find_recipe(recipe_name).with_rules(rules)
+    if isinstance(recipe, str):
+        recipe = find_recipe(recipe)
+    recipe = recipe.with_rules(rules)
     if bundle_path.exists():
         raise BuildError(f"{bundle_path}: already exists; delete it or choose another path")
     checkpoint = Checkpoint(
         checkpoint_path, lambda size_bytes: progress(size_bytes, checkpoint.size_bytes())
     )
+    recorded = None
+    if calibration is not None:
+        recorded = Calibration(calibration)
+        recorded.check_source(checkpoint.source().sha256)
     dtype = _embedding_dtype(checkpoint, recipe)
     chosen = choose_actions(checkpoint, actions, action_tokenizer)
     model = _model_entry(checkpoint, dtype, chosen.names)
@@ -77,10 +85,10 @@ def build_bundle(
         check_model(model, checkpoint.tokens, checkpoint.path)
     except BundleError as error:
         raise BuildError(f"no robot could open the bundle: {error}") from None
-    with _building(bundle_path) as work:
+    with work_folder(bundle_path, "building") as work:
         layers: dict[str, LayerEntry] = {}
         for write in _writers(recipe, model, checkpoint):
-            graph = write(checkpoint, work, recipe)
+            graph = write(checkpoint, work, recipe, recorded)
             files = graph.save()
             layers.update(graph.layers)
             size_mib = sum(file.stat().st_size for file in files) / 2**20
@@ -95,7 +103,7 @@ def build_bundle(
             schema=SCHEMA,
             created_by=f"molmoact-edge {importlib.metadata.version('molmoact-edge')}",
             source=checkpoint.source(),
-            recipe=RecipeEntry(recipe.name, layers, recipe.rules),
+            recipe=RecipeEntry(_recipe_name(recipe, recorded), layers, recipe.rules),
             model=model,
             tokens=checkpoint.tokens,
             files={
@@ -110,38 +118,22 @@ def build_bundle(
     return manifest
 
 
-@contextmanager
-def _building(bundle_path: Path) -> Iterator[Path]:
-    """Give a locked, empty work folder beside the output; remove it if the build fails."""
-    bundle_path.parent.mkdir(parents=True, exist_ok=True)
-    work = bundle_path.parent / f".{bundle_path.name}.building"
-    work.mkdir(exist_ok=True)
-    handle = os.open(work, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BuildError(f"{bundle_path}: another build is writing it; wait for it") from None
-        for leftover in work.iterdir():  # of a build that was killed
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        try:
-            yield work
-        except BaseException:
-            shutil.rmtree(work, ignore_errors=True)
-            raise
-    finally:
-        os.close(handle)
-
-
 def _writers(
     recipe: Recipe, model: ModelEntry, checkpoint: Checkpoint
-) -> list[Callable[[Checkpoint, Path, Recipe], GraphWriter]]:
+) -> list[Callable[[Checkpoint, Path, Recipe, Calibration | None], GraphWriter]]:
     head = head_tokens(model, checkpoint.tokens)
     decoders = [partial(write_decoder, head=head)]
     if recipe.splits_prefill:
         decoders.insert(0, partial(write_decoder, head=head, name="prefill"))
     expert = [write_context, write_expert] if CONTINUOUS in model.actions else []
     return [write_vision, *decoders, *expert]
+
+
+def _recipe_name(recipe: Recipe, calibration: Calibration | None) -> str:
+    if calibration is None:
+        return recipe.name
+    card = calibration.card
+    return f"{recipe.name}, calibrated on {card.observations} observations of {card.episodes}"
 
 
 def _embedding_dtype(checkpoint: Checkpoint, recipe: Recipe) -> str:

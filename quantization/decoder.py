@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from quantization.attention import Attention
+from quantization.calibration.calibration_file import Calibration
 from quantization.checkpoint import Checkpoint
 from quantization.errors import BuildError
 from quantization.graph import BOOL, FLOAT, INT64, GraphWriter
@@ -25,6 +26,8 @@ def write_decoder(
     checkpoint: Checkpoint,
     directory: Path,
     recipe: Recipe,
+    calibration: Calibration | None = None,
+    *,
     head: np.ndarray,
     name: str = "decoder",
 ) -> GraphWriter:
@@ -40,7 +43,7 @@ def write_decoder(
     can be asked for, if there are any.
     """
     text = checkpoint.config.text
-    graph = GraphWriter(name, directory, recipe)
+    graph = GraphWriter(name, directory, recipe, calibration)
     kv_width = text.kv_heads * text.head_dim
     x = graph.input("embeddings", FLOAT, [1, "T", text.width])
     graph.input("cos", FLOAT, [1, "T", text.head_dim // 2])

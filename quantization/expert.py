@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from quantization.calibration.calibration_file import Calibration
 from quantization.checkpoint import Checkpoint
 from quantization.config import ExpertConfig
 from quantization.graph import BOOL, FLOAT, INT64, GraphWriter
@@ -24,7 +25,12 @@ _ROPE_BASE = 10_000.0  # the release's expert rotation, fixed in its code
 _PER_BLOCK = 9  # shift, scale and gate for self-attention, cross-attention and MLP
 
 
-def write_context(checkpoint: Checkpoint, directory: Path, recipe: Recipe) -> GraphWriter:
+def write_context(
+    checkpoint: Checkpoint,
+    directory: Path,
+    recipe: Recipe,
+    calibration: Calibration | None = None,
+) -> GraphWriter:
     """Write `context.onnx`.
 
     Inputs: per layer `keys.i`, `values.i` (1, L, kv_width) as the decoder gives them; with a depth
@@ -32,7 +38,7 @@ def write_context(checkpoint: Checkpoint, directory: Path, recipe: Recipe) -> Gr
     (L, 1) bool, the rows it scales. Outputs: `cross_keys.i`, `cross_values.i` (1, L, expert width).
     """
     config, text, expert = checkpoint.config, checkpoint.config.text, checkpoint.config.expert
-    graph = GraphWriter("context", directory, recipe)
+    graph = GraphWriter("context", directory, recipe, calibration)
     kv_width, head_dim = text.kv_heads * text.head_dim, expert.width // expert.heads
     for index in range(text.layers):
         graph.input(f"keys.{index}", FLOAT, [1, "L", kv_width])
@@ -59,7 +65,12 @@ def write_context(checkpoint: Checkpoint, directory: Path, recipe: Recipe) -> Gr
     return graph
 
 
-def write_expert(checkpoint: Checkpoint, directory: Path, recipe: Recipe) -> GraphWriter:
+def write_expert(
+    checkpoint: Checkpoint,
+    directory: Path,
+    recipe: Recipe,
+    calibration: Calibration | None = None,
+) -> GraphWriter:
     """Write `expert.onnx`.
 
     Inputs: `actions` (1, H, max_action_dim) float32 in model units, `step` (1,) int64, `cross_mask`
@@ -67,7 +78,7 @@ def write_expert(checkpoint: Checkpoint, directory: Path, recipe: Recipe) -> Gra
     (1, H, max_action_dim), the flow's direction at time step / flow_steps.
     """
     config, text, expert = checkpoint.config, checkpoint.config.text, checkpoint.config.expert
-    graph = GraphWriter("expert", directory, recipe)
+    graph = GraphWriter("expert", directory, recipe, calibration)
     dim = config.max_action_dim
     actions = graph.input("actions", FLOAT, [1, "H", dim])
     step = graph.input("step", INT64, [1])

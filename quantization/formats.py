@@ -19,7 +19,7 @@ from quantization.errors import BuildError
 _TINY = np.float32(1e-12)
 _SCALE_SHARES = (1.0, 0.92, 0.84, 0.76, 0.68)  # of the scale that plain rounding takes
 _SLICE_WEIGHTS = 1 << 21  # packed at a time by one core: 8 MiB of source
-_NAME = re.compile(r"(fp32|int8|(int[48])-block(16|32|64|128|256)(-asymmetric)?)")
+_NAME = re.compile(r"(fp32|int8|int8-static|(int[48])-block(16|32|64|128|256)(-asymmetric)?)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,8 @@ class Format:
     """A storage format.
 
     32 bits: as it is. 8 bits without a block: one scale an output, and activations in 8 bits with
-    one scale a row (W8A8), the fastest where arithmetic is the limit. 4 or 8 bits with a block:
+    one scale a row (W8A8), the fastest where arithmetic is the limit; `static` with one scale that
+    a calibration found. 4 or 8 bits with a block:
     `block` inputs share a scale (and a zero point unless `symmetric`), the smallest and, where
     reading weights is the limit, the fastest.
     """
@@ -35,18 +36,22 @@ class Format:
     bits: int
     block: int = 0
     symmetric: bool = True
+    static: bool = False
 
     @property
     def name(self) -> str:
         """The name recipes and manifests use, which `parse_format` reads."""
         if self.bits == 32:
             return "fp32"
+        if self.static:
+            return "int8-static"
         block = f"-block{self.block}" if self.block else ""
         return f"int{self.bits}{block}{'' if self.symmetric else '-asymmetric'}"
 
 
 FP32 = Format(32)
 INT8 = Format(8)
+INT8_STATIC = Format(8, static=True)
 
 
 def parse_format(name: str) -> Format:
@@ -54,13 +59,13 @@ def parse_format(name: str) -> Format:
     found = _NAME.fullmatch(name)
     if not found:
         raise BuildError(
-            f"format {name!r} is unknown; choose fp32, int8, or int4-blockN or int8-blockN with N "
-            "of 16, 32, 64, 128 or 256, if wanted with -asymmetric"
+            f"format {name!r} is unknown; choose fp32, int8, int8-static, or int4-blockN or "
+            "int8-blockN with N of 16, 32, 64, 128 or 256, if wanted with -asymmetric"
         )
     whole, blocked, block, asymmetric = found.groups()
     if blocked:
         return Format(int(blocked[3:]), int(block), not asymmetric)
-    return FP32 if whole == "fp32" else INT8
+    return {form.name: form for form in (FP32, INT8, INT8_STATIC)}[whole]
 
 
 @dataclass(frozen=True, slots=True)

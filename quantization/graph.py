@@ -17,7 +17,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edge.manifest import LayerEntry
-from quantization.formats import Format, pack
+from quantization.calibration.calibration_file import Calibration
+from quantization.calibration.rounding import RecordedMoments
+from quantization.errors import BuildError
+from quantization.formats import INT8_STATIC, Format, Packed, pack
 from quantization.recipes import Recipe
 
 OPSET, IR_VERSION = 23, 10
@@ -39,10 +42,18 @@ FLOAT, INT64, BOOL, UINT8 = (
 class GraphWriter:
     """Build one graph of a bundle; values are referred to by name (str)."""
 
-    def __init__(self, name: str, directory: Path, recipe: Recipe) -> None:
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        recipe: Recipe,
+        calibration: Calibration | None = None,
+    ) -> None:
+        """Begin a graph; with a `calibration` what was recorded decides how matrices are stored."""
         self.name = name
         self.layers: dict[str, LayerEntry] = {}
         self._directory, self._recipe = directory, recipe
+        self._calibration = calibration
         self._nodes: list[onnx.NodeProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
@@ -51,6 +62,8 @@ class GraphWriter:
         self._data = (directory / self._data_name).open("wb")
         self._counts: dict[str, int] = {}
         self._quantised: dict[str, tuple[str, str]] = {}
+        self._stepped: dict[str, tuple[str, str]] = {}
+        self._in_branch = False
         self._input_power: dict[str, np.ndarray] = {}
 
     def input(self, name: str, dtype: int, shape: Sequence[int | str]) -> str:
@@ -144,7 +157,7 @@ class GraphWriter:
         self, x: str, part: str, matrix: np.ndarray, bias: str, out: str | None
     ) -> tuple[str, str | None]:
         path, form = f"{self.name}/{part}", self._form(part, matrix)
-        packed = pack(matrix, form, self._input_power.get(x))
+        packed = self._pack(x, path, matrix, form)
         self.layers[path] = LayerEntry(
             self.name,
             matrix.size,
@@ -157,6 +170,8 @@ class GraphWriter:
         if form.bits == 32:
             return self.op("MatMul", x, weight, out=out), None
         scale = self.weight(f"{part}.scale", packed.scale)
+        if form.static:
+            return self._static_product(x, path, matrix, weight, scale, out), None
         if not form.block:
             codes, size = self._int8_rows(x)
             step, middle = self.constant(1 / 127, np.float32), self.constant(_MIDDLE, np.uint8)
@@ -180,6 +195,46 @@ class GraphWriter:
             accuracy_level=_INT8_ACTIVATIONS,
         )
         return product, None
+
+    def _pack(self, x: str, path: str, matrix: np.ndarray, form: Format) -> Packed:
+        """Store a matrix, by what was recorded of its inputs where 4 bits make that worth while."""
+        recorded = None
+        if form.bits == 4 and self._calibration is not None:
+            inputs = matrix.shape[1]
+            moments = self._calibration.statistics(path, inputs).moments
+            recorded = RecordedMoments(moments, inputs)
+        return pack(matrix, form, self._input_power.get(x), recorded)
+
+    def _static_product(
+        self, x: str, path: str, matrix: np.ndarray, weight: str, scale: str, out: str | None
+    ) -> str:
+        """Multiply in 8 bits, the step of the activations known beforehand.
+
+        Quantise, dequantise, multiply (QDQ): kernels are left to whoever loads it, and symmetric
+        as TensorRT wants it. The two are those of onnxruntime's own domain, because 1.23 has no
+        QuantizeLinear of opset 23. Within a branch the kernel is named outright: onnxruntime 1.31
+        fails there on weights from outside ("TransposeDQWeightsForMatMulNBits Missing required
+        weight").
+        """
+        if self._calibration is None:
+            raise BuildError(
+                f"{path}: {INT8_STATIC.name} needs the range of its inputs; take one with "
+                "'molmoact-quantize calibrate' and give it with --calibration"
+            )
+        middle = self.constant(_MIDDLE, np.uint8)
+        if x not in self._stepped:
+            limit = max(self._calibration.limit(path), _SMALLEST_ROW)
+            step = self.constant(limit / 127, np.float32)
+            codes = self.op("QuantizeLinear", x, step, middle, domain=MICROSOFT)
+            self._stepped[x] = codes, step
+        codes, step = self._stepped[x]
+        if self._in_branch:
+            inputs = (codes, weight, step, scale, middle)
+            return self.op("MatMulIntegerToFloat", *inputs, out=out, domain=MICROSOFT)
+        rows = self.op("DequantizeLinear", codes, step, middle, domain=MICROSOFT)
+        zeros = self.weight(f"zeros.{len(matrix)}", np.zeros(len(matrix), np.int8))
+        stored = self.op("DequantizeLinear", weight, scale, zeros, domain=MICROSOFT, axis=1)
+        return self.op("MatMul", rows, stored, out=out)
 
     def _int8_rows(self, x: str) -> tuple[str, str]:
         """Quantise activations to 8 bits, a scale a row; return codes and each row's size.
@@ -221,12 +276,14 @@ class GraphWriter:
     @contextmanager
     def branch(self) -> Iterator[list[onnx.NodeProto]]:
         """Collect the nodes added inside; give them to `conditional`."""
-        outer, known = self._nodes, dict(self._quantised)
-        self._nodes = []
+        outer, known, stepped = self._nodes, dict(self._quantised), dict(self._stepped)
+        was_in_branch = self._in_branch
+        self._nodes, self._in_branch = [], True
         try:
             yield self._nodes
         finally:  # what was made inside is not seen outside
-            self._nodes, self._quantised = outer, known
+            self._nodes, self._quantised, self._stepped = outer, known, stepped
+            self._in_branch = was_in_branch
 
     def conditional(
         self,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from quantization.calibration.calibration_file import Calibration
 from quantization.checkpoint import Checkpoint
 from quantization.graph import FLOAT, INT64, UINT8, GraphWriter
 from quantization.recipes import Recipe
@@ -15,12 +16,17 @@ _POOL = "model.vision_backbone.image_pooling_2d"
 _PROJECTOR = "model.vision_backbone.image_projector"
 
 
-def write_vision(checkpoint: Checkpoint, directory: Path, recipe: Recipe) -> GraphWriter:
+def write_vision(
+    checkpoint: Checkpoint,
+    directory: Path,
+    recipe: Recipe,
+    calibration: Calibration | None = None,
+) -> GraphWriter:
     """Write `vision.onnx`: `patches` (crops, patches, pixels) uint8 and `pooling` (tokens, k) int64
     to `image_features` (tokens, decoder width) float32.
     """
     config, vit = checkpoint.config, checkpoint.config.vit
-    graph = GraphWriter("vision", directory, recipe)
+    graph = GraphWriter("vision", directory, recipe, calibration)
     pixels = config.image.patch_size**2 * 3
     pooled = config.image.pooling_height * config.image.pooling_width
     patches = graph.input("patches", UINT8, ["crops", vit.positions, pixels])

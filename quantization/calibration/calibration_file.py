@@ -12,11 +12,19 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from quantization.calibration.input_statistics import InputStatistics
 from quantization.errors import BuildError
 
 SCHEMA = "molmoact-edge.calibration.v1"
 _PREFILL, _DECODER = "prefill/", "decoder/"
+
+
+@dataclass(frozen=True, slots=True)
+class InputStatistics:
+    """What was recorded of the rows that met a matrix."""
+
+    rows: int
+    moments: np.ndarray  # (windows, span, span) float32, mean of x_i * x_j; the last one padded
+    limit: float  # of |x|: what a static scale makes the largest code
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +69,17 @@ class Calibration:
 
     def statistics(self, layer: str, inputs: int) -> InputStatistics:
         """Give the statistics of a matrix with so many inputs; raise `BuildError`."""
-        name = self._name(layer)
-        if name is None:
-            raise BuildError(
-                f"{self.path}: {layer} met no rows while calibrating; calibrate with a bundle that "
-                "does what this one shall do"
-            )
+        name = self._recorded(layer)
         rows, limit = self._seen[name]
         moments = self._file.get_tensor(name)
         windows, span = moments.shape[:2]
         if not (windows - 1) * span < inputs <= windows * span:
             raise BuildError(f"{self.path}: {layer} has {inputs} inputs, other ones were recorded")
         return InputStatistics(rows, moments, limit)
+
+    def limit(self, layer: str) -> float:
+        """Give the range of a matrix's inputs, see `InputStatistics`; raise `BuildError`."""
+        return self._seen[self._recorded(layer)][1]
 
     def check_source(self, sha256: str) -> None:
         """Refuse the calibration of another checkpoint."""
@@ -81,6 +88,15 @@ class Calibration:
                 f"{self.path}: was taken from another checkpoint ({self.card.source_sha256[:12]}, "
                 f"this one is {sha256[:12]}); calibrate on an fp32 bundle of this one"
             )
+
+    def _recorded(self, layer: str) -> str:
+        name = self._name(layer)
+        if name is None:
+            raise BuildError(
+                f"{self.path}: {layer} met no rows while calibrating; calibrate with a bundle that "
+                "does what this one shall do"
+            )
+        return name
 
     def _name(self, layer: str) -> str | None:
         if layer in self._values:

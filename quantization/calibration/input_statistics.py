@@ -11,10 +11,11 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from onnxruntime.quantization.calibrate import HistogramCollector
+
+from quantization.calibration.calibration_file import InputStatistics
 
 RANGES = ("minmax", "entropy", "percentile")
 PERCENTILE = 99.999  # as onnxruntime's own calibrator
@@ -22,15 +23,6 @@ _BINS = {"entropy": 512, "percentile": 2048}
 # Of 512 bins on both sides of zero that many levels: with as many levels as bins (onnxruntime's
 # default) there is nothing to choose from.
 _LEVELS = 128
-
-
-@dataclass(frozen=True, slots=True)
-class InputStatistics:
-    """Of the rows that met a matrix."""
-
-    rows: int
-    moments: np.ndarray  # (windows, span, span) float32, mean of x_i * x_j; the last one padded
-    limit: float  # of |x|: what a static scale makes the largest code
 
 
 class InputCollector:

@@ -135,12 +135,13 @@ def quick_worker(monkeypatch):
     """A worker whose demonstrations take no time; returns the list of those that fail."""
     failures = []
 
-    def fake(world, plan):
+    def fake(world, plan, every):
         from sim.demonstration import Episode
+        from sim.visits import Visits
 
         picture = np.zeros((72, 96, 3), np.uint8)
         failed = plan.seed in failures
-        return Episode(
+        episode = Episode(
             plan,
             succeeded=not failed,
             attempts=1,
@@ -149,12 +150,14 @@ def quick_worker(monkeypatch):
             actions=np.zeros((3, 6), np.float32),
             images=([picture] * 3, [picture] * 3),
             depth_mm=[np.zeros((72, 96), np.uint16)] * 3,
+            seen_ticks=[0, 1, 2],
         )
+        return Visits(episode, episode.states, np.zeros((3, 30, 6), np.float32))
 
     class FakeWorld:
         rate_hz = worker.FPS
 
-    monkeypatch.setattr(worker, "demonstrate", fake)
+    monkeypatch.setattr(worker, "visit_expert", fake)
     monkeypatch.setattr(worker, "_world", FakeWorld())
     return failures
 

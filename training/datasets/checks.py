@@ -15,7 +15,13 @@ import numpy as np
 
 from edge.errors import shown
 from edge.prompt import clean_task, is_text
-from training.datasets.dataset_files import DatasetError, DatasetFiles, Rows, read_rows
+from training.datasets.dataset_files import (
+    CHUNK_KEY,
+    DatasetError,
+    DatasetFiles,
+    Rows,
+    read_rows,
+)
 from training.datasets.embodiment import Embodiment, load_embodiment
 
 _ROLLOUTS = re.compile(r"(^|[_\-/])(eval|evaluation|rollouts?)([_\-/]|$)", re.IGNORECASE)
@@ -34,6 +40,7 @@ class CheckedRows:
     state: np.ndarray  # (rows, state_dim) float32
     action: np.ndarray  # (rows, action_dim) float32
     tasks: np.ndarray  # (rows,) int64 into the dataset's tasks
+    chunk: np.ndarray | None = None  # (rows, steps, action_dim) float32, where it is recorded
 
 
 def check_dataset(
@@ -52,8 +59,11 @@ def check_dataset(
     check_joint_frame(dataset, embodiment, rows.state)
     frames = embodiment.state_frame, embodiment.action_frame
     state = frames[0].model_from_arm(rows.state).astype(np.float32)
-    action = frames[1].model_from_arm(rows.action).astype(np.float32)
-    return CheckedRows(rows.starts, state, action, rows.tasks)
+    action, chunk = (
+        None if values is None else frames[1].model_from_arm(values).astype(np.float32)
+        for values in (rows.action, rows.chunk)
+    )
+    return CheckedRows(rows.starts, state, action, rows.tasks, chunk)
 
 
 def check_description(
@@ -66,7 +76,13 @@ def check_description(
             f"{folder}: named like recordings of a policy, which MolmoAct2's data leave out; "
             "rename the folder if these are demonstrations"
         )
-    if dataset.fps != embodiment.fps:
+    steps = dataset.chunk_steps(embodiment.action_key)
+    if steps and steps < embodiment.horizon:
+        raise DatasetError(
+            f"{folder}/meta/info.json: {CHUNK_KEY} has {steps} actions, a chunk of embodiment "
+            f"{embodiment.name} has {embodiment.horizon}; record it again"
+        )
+    if dataset.fps != embodiment.fps and not steps:
         raise DatasetError(
             f"{folder}/meta/info.json: fps is {dataset.fps:g}, embodiment {embodiment.name} has "
             f"{embodiment.fps}; a chunk would last another time: record or resample at that rate"
@@ -79,7 +95,7 @@ def check_description(
     for camera in cameras:
         _check_camera(dataset, camera)
     for episode in dataset.episodes:
-        if episode.frames < min_frames:
+        if episode.frames < min_frames and not steps:
             raise DatasetError(
                 f"{episode.data_file}: episode {episode.index} has {episode.frames} frames, a "
                 f"chunk needs {min_frames}; remove it with 'lerobot-edit-dataset'"
@@ -186,6 +202,8 @@ def _collect(dataset: DatasetFiles, embodiment: Embodiment) -> CheckedRows:
     widths = [dataset.width(key) for key in keys]
     values = [np.empty((starts[-1], width), np.float32) for width in widths]
     tasks = np.empty(starts[-1], np.int64)
+    steps = dataset.chunk_steps(embodiment.action_key)
+    chunks = np.empty((starts[-1], steps, widths[1]), np.float32) if steps else None
     instructive = np.array(
         [index for index, text in dataset.tasks.items() if is_text(text) and clean_task(text)],
         np.int64,
@@ -204,6 +222,9 @@ def _collect(dataset: DatasetFiles, embodiment: Embodiment) -> CheckedRows:
         ):
             _check_values(rows, found, key, names, embodiment.mask(names))
             into[span] = found
+        if chunks is not None:
+            _check_chunks(rows, embodiment)
+            chunks[span] = rows.chunk
         tasks[span] = rows.task
         filled = span.stop
     if filled != starts[-1]:
@@ -211,7 +232,7 @@ def _collect(dataset: DatasetFiles, embodiment: Embodiment) -> CheckedRows:
             f"{dataset.folder}/data: {filled} frames, meta/episodes lists {starts[-1]}; copy the "
             "dataset again"
         )
-    return CheckedRows(starts, values[0], values[1], tasks)
+    return CheckedRows(starts, values[0], values[1], tasks, chunks)
 
 
 def _check_places(rows: Rows, starts: np.ndarray, filled: int) -> None:
@@ -256,6 +277,13 @@ def _check_values(
             f"{_at(rows, row)}: {key}[{names[dim]}] is {values[row, dim]:g}, and this embodiment "
             "does not normalise it; -1..1 is needed"
         )
+
+
+def _check_chunks(rows: Rows, embodiment: Embodiment) -> None:
+    names = embodiment.action_names
+    for step in range(rows.chunk.shape[1]):
+        key = f"{CHUNK_KEY}[{step}]"
+        _check_values(rows, rows.chunk[:, step], key, names, embodiment.mask(names))
 
 
 def _at(rows: Rows, row: int) -> str:

@@ -23,6 +23,8 @@ from edge.errors import one_line, shown
 from training.errors import TrainingError
 
 VERSION = "v3.0"
+# Where pictures are rarer than actions: the actions that follow each, one after the other.
+CHUNK_KEY = "action.chunk"
 _BATCH_ROWS = 1 << 16
 _INFO = Path("meta", "info.json")
 _EPISODE_COLUMNS = ("episode_index", "length", "data/chunk_index", "data/file_index")
@@ -69,6 +71,21 @@ class DatasetFiles:
             raise DatasetError(f"{self.folder}: no vector feature {key!r}; features: {known}")
         return int(shape[0])
 
+    def chunk_steps(self, action_key: str) -> int:
+        """Return how many actions are recorded with each picture, 0 where it is one.
+
+        Raises `DatasetError` when `CHUNK_KEY` does not hold whole actions.
+        """
+        if CHUNK_KEY not in self.features:
+            return 0
+        steps, rest = divmod(self.width(CHUNK_KEY), self.width(action_key))
+        if rest or not steps:
+            raise DatasetError(
+                f"{self.folder}/meta/info.json: {CHUNK_KEY} has {self.width(CHUNK_KEY)} numbers, "
+                f"which are no whole actions of {self.width(action_key)}; record it again"
+            )
+        return steps
+
     def names(self, key: str) -> tuple[str, ...] | None:
         """Return the names of a vector's dims, or None where the dataset gives none."""
         names = self.features[key].get("names")
@@ -88,6 +105,7 @@ class Rows:
     task: np.ndarray  # (n,) int64
     state: np.ndarray  # (n, state_dim) float32
     action: np.ndarray  # (n, action_dim) float32
+    chunk: np.ndarray | None  # (n, steps, action_dim) float32, what `CHUNK_KEY` holds
 
 
 def open_dataset(folder: Path) -> DatasetFiles:
@@ -108,7 +126,9 @@ def open_dataset(folder: Path) -> DatasetFiles:
 
 def read_rows(dataset: DatasetFiles, state_key: str, action_key: str) -> Iterator[Rows]:
     """Read states, actions and tasks of every data file, in order, some rows at a time."""
-    columns = [*_ROW_COLUMNS, state_key, action_key]
+    vectors = [state_key, action_key]
+    vectors += [CHUNK_KEY] if dataset.chunk_steps(action_key) else []
+    columns = [*_ROW_COLUMNS, *vectors]
     for file in dict.fromkeys(episode.data_file for episode in dataset.episodes):
         try:
             with pq.ParquetFile(file) as parquet:
@@ -117,11 +137,12 @@ def read_rows(dataset: DatasetFiles, state_key: str, action_key: str) -> Iterato
                     raise DatasetError(f"{file}: column {missing[0]!r} is missing")
                 for batch in parquet.iter_batches(_BATCH_ROWS, columns=columns):
                     numbers = [_numbers(batch[name], file, name) for name in _ROW_COLUMNS]
-                    vectors = [
+                    state, action, *chunk = (
                         _matrix(batch[name], dataset.width(name), file, name, numbers[:2])
-                        for name in columns[-2:]
-                    ]
-                    yield Rows(file, *numbers, *vectors)
+                        for name in vectors
+                    )
+                    chunk = chunk[0].reshape(len(action), -1, action.shape[1]) if chunk else None
+                    yield Rows(file, *numbers, state, action, chunk)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise DatasetError(f"{file}: cannot be read ({one_line(error)})") from None
 

@@ -3,7 +3,8 @@
 States and actions are turned into the checkpoint's joint frame, normalised by its `norm_stats.json`
 and clipped, as the robot does it; the texts of the prompt are those of the statistics too, because
 these are what the robot will say. A chunk that reaches past its episode repeats the last action,
-marked as padding.
+marked as padding. A dataset may hold each picture's chunk itself (`action.chunk`): pictures may then
+be rarer than actions, and a chunk need not be what the arm did (corrections).
 
 Numbers of the whole dataset are kept in memory: 4 bytes a dimension and frame, 1 GB for the 20
 million frames of MolmoAct2's SO-100/101 mixture. Pictures are decoded as they are drawn.
@@ -124,6 +125,10 @@ class RobotSource:
         )
 
     def _chunk(self, row: int, episode: int) -> Chunk:
+        if self.rows.chunk is not None:
+            actions = self.rows.chunk[row, : self.tag.action_horizon]
+            actions = self.tag.action.normalize(actions).astype(np.float32)
+            return Chunk(actions, np.zeros(len(actions), bool))
         last = int(self.rows.starts[episode + 1]) - 1
         rows = row + np.arange(self.tag.action_horizon)
         actions = self.tag.action.normalize(self.rows.action[np.minimum(rows, last)])

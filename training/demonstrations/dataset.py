@@ -18,6 +18,7 @@ from firmware_bridge.calibration import JOINTS
 from sim.camera_process import CAMERA_NAMES
 from sim.demonstration import MAX_TICKS
 from sim.visits import HORIZON
+from training.datasets.dataset_files import CHUNK_KEY
 from training.demonstrations import true_depth
 from training.demonstrations.worker import Recorded, Settings
 
@@ -29,9 +30,6 @@ CODEC, GROUP_OF_PICTURES, QUALITY, PRESET = "h264", 2, 20, "veryfast"
 VIDEO_FILE_MB = 16
 DEPTH_CAMERA = "front"
 PLANS_FILE = "meta/demonstrations.jsonl"
-# What follows each picture where pictures are rarer than actions: goals of HORIZON ticks, one after
-# the other.
-CHUNK = "action.chunk"
 
 
 class DemonstrationDataset:
@@ -81,7 +79,7 @@ class DemonstrationDataset:
                     },
                     "observation.state": states[frame],
                     "action": chunks[frame, 0],
-                    **({CHUNK: chunks[frame].ravel()} if self._settings.has_chunks else {}),
+                    **({CHUNK_KEY: chunks[frame].ravel()} if self._settings.has_chunks else {}),
                     "task": episode.plan.instruction,
                 }
             )
@@ -130,7 +128,7 @@ def _features(settings: Settings) -> dict[str, dict]:
     chunk = {"dtype": "float32", "shape": (HORIZON * len(JOINTS),), "names": None}
     return {
         "action": positions,
-        **({CHUNK: chunk} if settings.has_chunks else {}),
+        **({CHUNK_KEY: chunk} if settings.has_chunks else {}),
         "observation.state": dict(positions),
         **{f"observation.images.{name}": dict(picture) for name in CAMERA_NAMES},
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.bus_command import add_bus_command, run_bus
 from benchmarks.ceiling import measure_ceiling, print_ceiling
-from benchmarks.fidelity import compare_bundles, print_report
+from benchmarks.fidelity_command import EXAMPLE, add_fidelity_command, run_fidelity
 from benchmarks.latency import FEWEST_REPEATS, measure_latency
 from benchmarks.latency_report import print_latency
 from benchmarks.loop_command import add_loop_command, run_loop
@@ -23,37 +23,17 @@ from edge.manifest import MAX_CAMERAS
 from edge.report import machine_name
 from firmware_bridge.command_line import CommandParser
 
-_EXAMPLE = """example:
-  molmoact-quantize build checkpoints/nano whole --recipe fp32
-  molmoact-quantize build checkpoints/nano small --recipe int4
-  molmoact-bench fidelity small --against whole
-"""
-
 
 def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = CommandParser(
         prog="molmoact-bench",
         description="Measure bundles, the servo bus and the control loop.",
-        epilog=_EXAMPLE,
+        epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    fidelity = commands.add_parser(
-        "fidelity",
-        help="how far a bundle's actions are from another's",
-        description="Play the same synthetic observations to two bundles and compare what the arm "
-        "would be told: action error per joint in its own unit, beside the spread that full "
-        "precision itself shows from one noise seed to the next, and agreement of depth codes.",
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    fidelity.add_argument("bundle", type=Path)
-    fidelity.add_argument("--against", type=Path, required=True, help="usually the fp32 bundle")
-    fidelity.add_argument("--samples", type=_count, default=30, help="observations (default 30)")
-    fidelity.add_argument("--cameras", type=_count, default=2, help="if the tag leaves it open")
-    fidelity.add_argument("--norm-tag", help="needed when the bundle has several")
-    fidelity.add_argument("--seed", type=int, default=0)
+    add_fidelity_command(commands, _count, _number, _seconds)
     _add_latency(commands)
     memory = commands.add_parser(
         "memory",
@@ -97,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         exit_code = {
-            "fidelity": _fidelity,
+            "fidelity": run_fidelity,
             "latency": _latency,
             "memory": _memory,
             "plot": _plot,
@@ -113,18 +93,6 @@ def main(argv: list[str] | None = None) -> int:
         print("molmoact-bench: interrupted", file=sys.stderr)
         return 130
     return exit_code or 0
-
-
-def _fidelity(args: argparse.Namespace) -> None:
-    report = compare_bundles(
-        args.bundle,
-        args.against,
-        samples=args.samples,
-        cameras=args.cameras,
-        norm_tag=args.norm_tag,
-        seed=args.seed,
-    )
-    print_report(report)
 
 
 def _latency(args: argparse.Namespace) -> None:

@@ -11,3 +11,7 @@ class PeerError(EdgeError):
 
 class BusBenchError(EdgeError):
     """A measurement on emulated servos cannot be made."""
+
+
+class FidelityBenchError(EdgeError):
+    """A bundle's fidelity cannot be measured as asked, or its report not be written."""

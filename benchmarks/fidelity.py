@@ -1,171 +1,196 @@
-"""How far one bundle's actions are from another's, in the units of the robot.
+"""How far a bundle is from full precision: its chunks, the tasks it does, and which layers cost it.
 
-Both bundles see the same pictures, tasks, states and noise. The pictures are synthetic: smooth
-scenes in which one patch moves, enough to exercise every stage, not enough to judge a skill.
+`quantization.fidelity` measures; here is what a person asks for with one command, and its file.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from tqdm import tqdm
 
-from edge.errors import BundleError
-from edge.normalization import RobotTag, choose_tag
-from edge.policy import Policy, PolicyResult
+from benchmarks.errors import FidelityBenchError
+from edge.bundle import open_bundle
+from edge.normalization import choose_tag
+from edge.observation import DepthMode
 from edge.report import machine_name
+from quantization.fidelity.closed_loop import ClosedLoopReport, Runner, measure_closed_loop
+from quantization.fidelity.desk import require_desk
+from quantization.fidelity.observations import (
+    RecordedObservation,
+    Sampling,
+    recorded_observations,
+)
+from quantization.fidelity.open_loop import Conditions, measure_open_loop
+from quantization.fidelity.report import OpenLoopReport
+from quantization.fidelity.sensitivity import LayerSensitivity, block_of, layer_sensitivity
 
-_TASKS = ("pick up the red cube", "put the green cube in the bin", "push the blue cube away")
-_PICTURE_SHAPE = (144, 192, 3)
-_PATCH_PX = 32
-
-
-@dataclass(frozen=True, slots=True)
-class JointError:
-    """Absolute action error of one joint, and the spread of full precision between noise seeds."""
-
-    name: str
-    mean: float
-    p95: float
-    max: float
-    max_share: float  # of the joint's q01..q99 (or other) range
-    seed_spread_mean: float
+SCHEMA = "molmoact-edge.fidelity.v1"
 
 
 @dataclass(frozen=True, slots=True)
-class FidelityReport:
-    """Everything `print_report` prints, and the JSON line."""
+class OpenLoopOptions:
+    """Which observations, and whether layers are looked at one by one."""
 
+    episodes: str  # folder of a LeRobot v3 dataset, or "sim"
+    embodiment: str
+    sampling: Sampling
+    layer_samples: int  # observations for each layer; 0 looks at none
+    by_block: bool  # a block's matrices together
+
+
+@dataclass(frozen=True, slots=True)
+class TrialOptions:
+    """Which trials on the simulated desk."""
+
+    trials: int
+    kinds: tuple[str, ...]
+    seed: int
+    replan_s: float
+    latency_s: float
+    limit_s: float
+    chunking: bool
+    against_chunking: bool
+    against_depth: DepthMode | None  # None is that of the bundle
+    workers: int
+    journal: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fidelity:
+    """Everything that is printed, and the JSON."""
+
+    schema: str
     machine: str
     bundle: str
-    bundle_recipe: str
     against: str
-    against_recipe: str
-    source_sha256: str
-    samples: int
-    seed: int
-    joints: list[JointError]
-    depth_code_agreement: float | None  # share of equal codes, None without depth
+    episodes: str | None
+    trial_seed: int | None
+    open_loop: OpenLoopReport | None
+    layers: list[LayerSensitivity]
+    closed_loop: ClosedLoopReport | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Observation:
-    images: list[np.ndarray]
-    task: str
-    state: np.ndarray
-    noise: np.ndarray
-    other_noise: np.ndarray
-
-
-def compare_bundles(
-    bundle: Path, against: Path, *, samples: int, cameras: int, norm_tag: str | None, seed: int
-) -> FidelityReport:
-    """Play `samples` observations to both bundles; raise `EdgeError` when they cannot be compared.
-
-    `cameras` counts only where the norm tag does not name its cameras.
-    """
-    whole = Policy.open(against)
-    small = Policy.open(bundle, actions=whole.actions)
-    source = small.bundle.manifest.source.sha256
-    if source != whole.bundle.manifest.source.sha256:
-        raise BundleError(f"{bundle} and {against} come from different checkpoints")
-    tag = choose_tag(whole.bundle.tags, norm_tag)
-    model = whole.bundle.manifest.model
-    depth = "incremental" if model.depth_cells else "off"
-    noise_shape = (1, tag.action_horizon, model.max_action_dim)
-    errors, spreads, agreements = [], [], []
-    for seen in _observations(tag, cameras, noise_shape, samples, seed):
-        ours = _act(small, seen, tag.name, depth, seen.noise)
-        theirs = _act(whole, seen, tag.name, depth, seen.noise)
-        again = _act(whole, seen, tag.name, "off", seen.other_noise)
-        plain = _act(whole, seen, tag.name, "off", seen.noise)
-        errors.append(np.abs(ours.actions - theirs.actions))
-        spreads.append(np.abs(again.actions - plain.actions))
-        if ours.depth_codes is not None:
-            agreements.append(float(np.mean(ours.depth_codes == theirs.depth_codes)))
-    error, spread = np.concatenate(errors), np.concatenate(spreads)
-    return FidelityReport(
+def measure_fidelity(
+    bundle: Path,
+    against: Path,
+    conditions: Conditions,
+    open_loop: OpenLoopOptions | None,
+    trials: TrialOptions | None,
+) -> Fidelity:
+    """Measure what is asked for; raise `EdgeError`."""
+    if open_loop is None and trials is None:
+        raise FidelityBenchError(
+            "nothing to measure; give --episodes DATASET or --episodes sim, --trials N, or both"
+        )
+    report, layers = None, []
+    if open_loop is not None:
+        seen = _observations(against, conditions, open_loop)
+        report = measure_open_loop(bundle, against, seen, conditions)
+        if open_loop.layer_samples:
+            layers = _layers(bundle, against, seen, conditions, open_loop)
+    return Fidelity(
+        schema=SCHEMA,
         machine=machine_name(),
         bundle=str(bundle),
-        bundle_recipe=small.bundle.manifest.recipe.name,
         against=str(against),
-        against_recipe=whole.bundle.manifest.recipe.name,
-        source_sha256=source,
-        samples=samples,
-        seed=seed,
-        joints=_joint_errors(tag, error, spread),
-        depth_code_agreement=float(np.mean(agreements)) if agreements else None,
+        episodes=None if open_loop is None else open_loop.episodes,
+        trial_seed=None if trials is None else trials.seed,
+        open_loop=report,
+        layers=layers,
+        closed_loop=None if trials is None else _trials(bundle, against, conditions, trials),
     )
 
 
-def print_report(report: FidelityReport) -> None:
-    """Print card, table and, last, one JSON line."""
-    print(f"measured on {report.machine}")
-    print(f"{report.bundle} ({report.bundle_recipe}) against {report.against}", end=" ")
-    print(f"({report.against_recipe}), {report.samples} synthetic observations, seed {report.seed}")
-    print("\nabsolute action error, each joint in its own unit (degrees, gripper as trained)")
-    print(f"{'joint':<16}{'mean':>10}{'p95':>10}{'max':>10}{'max/range':>11}{'seed spread':>13}")
-    for joint in report.joints:
-        print(
-            f"{joint.name:<16}{joint.mean:>10.4f}{joint.p95:>10.4f}{joint.max:>10.4f}"
-            f"{joint.max_share:>10.2%} {joint.seed_spread_mean:>12.4f}"
-        )
-    if report.depth_code_agreement is not None:
-        print(f"\ndepth codes equal: {report.depth_code_agreement:.1%}")
-    print(json.dumps(asdict(report)))
+def fidelity_json(fidelity: Fidelity) -> dict[str, Any]:
+    """Return the same as JSON has it."""
+    return {"bench": "fidelity", **asdict(fidelity)}
 
 
-def _act(
-    policy: Policy, seen: _Observation, norm_tag: str, depth: str, noise: np.ndarray
-) -> PolicyResult:
-    return policy.act(seen.images, seen.task, seen.state, norm_tag, depth=depth, noise=noise)
+def write_json(fidelity: Fidelity, path: Path) -> None:
+    """Write the report to a new file, whole or not at all; raise `FidelityBenchError`."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(json.dumps(fidelity_json(fidelity), indent=1) + "\n", "utf-8")
+        partial.rename(path)
+    except OSError as error:
+        raise FidelityBenchError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def _observations(
-    tag: RobotTag, cameras: int, noise_shape: tuple[int, ...], samples: int, seed: int
-) -> Iterator[_Observation]:
-    """Give smooth scenes, a little noisy, in which a patch moves on from sample to sample."""
-    random = np.random.default_rng(seed)
-    count = len(tag.cameras) or cameras
-    scenes = [_scene(random) for _ in range(count)]
-    limit = np.array(_PICTURE_SHAPE[:2]) - _PATCH_PX
-    for index in range(samples):
-        images = []
-        for scene in scenes:
-            row, column = (np.array([13, 29]) * index) % limit
-            image = scene + random.normal(0, 1, scene.shape)
-            image[row : row + _PATCH_PX, column : column + _PATCH_PX] = (230, 40, 40)
-            images.append(np.clip(image, 0, 255).astype(np.uint8))
-        yield _Observation(
-            images=images,
-            task=_TASKS[index % len(_TASKS)],
-            state=tag.state.unnormalize(random.uniform(-1, 1, tag.state.dim)),
-            noise=random.standard_normal(noise_shape, np.float32),
-            other_noise=random.standard_normal(noise_shape, np.float32),
+    against: Path, conditions: Conditions, options: OpenLoopOptions
+) -> list[RecordedObservation]:
+    tag = choose_tag(open_bundle(against).tags, conditions.norm_tag)
+    found = recorded_observations(
+        options.episodes, tag, options.sampling, embodiment=options.embodiment
+    )
+    with tqdm(found, unit="picture", leave=False, disable=None) as bar:
+        return list(bar)
+
+
+def _layers(
+    bundle: Path,
+    against: Path,
+    seen: Sequence[RecordedObservation],
+    conditions: Conditions,
+    options: OpenLoopOptions,
+) -> list[LayerSensitivity]:
+    grouped = {"group": block_of} if options.by_block else {}
+    with _counting("layer") as advance:
+        return layer_sensitivity(
+            against,
+            {"this": bundle},
+            seen[: options.layer_samples],
+            conditions,
+            **grouped,
+            progress=advance,
         )
 
 
-def _scene(random: np.random.Generator) -> np.ndarray:
-    rows, columns = np.mgrid[0 : _PICTURE_SHAPE[0], 0 : _PICTURE_SHAPE[1]]
-    waves = random.uniform(9, 40, (3, 2))
-    channels = [127 + 90 * np.sin(columns / x) * np.cos(rows / y) for x, y in waves]
-    return np.stack(channels, axis=-1)
+def _trials(
+    bundle: Path, against: Path, conditions: Conditions, options: TrialOptions
+) -> ClosedLoopReport:
+    require_desk()
+    from sim.rollout import RolloutSettings, draw_trials
 
-
-def _joint_errors(tag: RobotTag, error: np.ndarray, spread: np.ndarray) -> list[JointError]:
-    ones = np.ones(tag.action.dim)
-    extent = np.abs(tag.action.unnormalize(ones) - tag.action.unnormalize(-ones))
-    return [
-        JointError(
-            name=name,
-            mean=float(error[:, joint].mean()),
-            p95=float(np.percentile(error[:, joint], 95)),
-            max=float(error[:, joint].max()),
-            max_share=float(error[:, joint].max() / extent[joint]),
-            seed_spread_mean=float(spread[:, joint].mean()),
+    cells = open_bundle(bundle).manifest.model.depth_cells
+    settings = RolloutSettings(
+        replan_s=options.replan_s,
+        latency_s=options.latency_s,
+        limit_s=options.limit_s,
+        depth=conditions.depth or ("incremental" if cells else "off"),
+        chunking=options.chunking,
+        norm_tag=conditions.norm_tag,
+    )
+    theirs = replace(
+        settings,
+        depth=options.against_depth or settings.depth,
+        chunking=options.against_chunking,
+    )
+    with _counting("trial") as advance:
+        return measure_closed_loop(
+            Runner(bundle, settings, conditions.actions),
+            Runner(against, theirs, conditions.actions),
+            draw_trials(options.trials, options.seed, options.kinds),
+            settings,
+            workers=options.workers,
+            journal=options.journal,
+            progress=advance,
         )
-        for joint, name in enumerate(tag.action_names)
-    ]
+
+
+@contextmanager
+def _counting(unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar where somebody watches; give what tells it how far things are."""
+    with tqdm(unit=unit, leave=False, disable=None) as bar:
+
+        def advance(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield advance

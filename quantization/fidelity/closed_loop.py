@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge.bundle import open_bundle
+from edge.normalization import choose_tag
 from edge.observation import ActionsMode
 from quantization.fidelity.desk import require_desk
 from quantization.fidelity.errors import FidelityError
@@ -90,11 +91,12 @@ def measure_closed_loop(
     """
     if not trials:
         raise FidelityError("no trial was given; at least one is needed")
-    ours = bundle if isinstance(bundle, Runner) else Runner(bundle, settings)
-    theirs = against if isinstance(against, Runner | None) else Runner(against, settings)
-    cards = [
-        None if side is None else bundle_card(open_bundle(side.bundle)) for side in (ours, theirs)
+    sides = [
+        _resolved(side if isinstance(side, Runner) else Runner(side, settings))
+        for side in (bundle, against)
+        if side is not None
     ]
+    ours, theirs = sides[0][0], sides[1][0] if len(sides) > 1 else None
     todo = [(ours, trials)]
     if theirs is not None:
         todo.append((theirs, trials))
@@ -105,8 +107,8 @@ def measure_closed_loop(
     results = _results(todo, workers, TrialJournal(journal), progress)
     figures = [trial_figures(part) for part in results] + [None] * (3 - len(results))
     return ClosedLoopReport(
-        bundle=cards[0],
-        against=cards[1],
+        bundle=sides[0][1],
+        against=None if theirs is None else sides[1][1],
         settings=ours.settings,
         against_settings=None if theirs is None else theirs.settings,
         figures=figures[0],
@@ -116,6 +118,18 @@ def measure_closed_loop(
         by_kind_difference=_by_kind(results[0], results[1]) if theirs else {},
         spread=difference_of(results[2], results[1]) if len(results) > 2 else None,
     )
+
+
+def _resolved(side: Runner) -> tuple[Runner, BundleCard]:
+    """Say by name what the bundle would do by itself: a journal knows results by it."""
+    bundle = open_bundle(side.bundle)
+    tag = choose_tag(bundle.tags, side.settings.norm_tag)
+    named = Runner(
+        bundle=side.bundle,
+        settings=replace(side.settings, norm_tag=tag.name),
+        actions=side.actions or bundle.manifest.model.actions[0],
+    )
+    return named, bundle_card(bundle)
 
 
 def trial_figures(results: Sequence[TrialResult]) -> TrialFigures:

@@ -20,12 +20,7 @@ class FlipAgreement:
     flips: int  # of the one
     flips_against: int  # of the other
     matched: int  # the same way, at the same time
-
-    @property
-    def agreement(self) -> float | None:
-        """Share of all flips that have their match, None when there was none."""
-        flips = self.flips + self.flips_against
-        return 2 * self.matched / flips if flips else None
+    agreement: float | None  # share of all flips that have their match, None when there was none
 
 
 def flip_agreement(
@@ -39,7 +34,8 @@ def flip_agreement(
         counts[0] += len(flips)
         counts[1] += len(against)
         matched += _matches(flips, against, TOLERANCE_S * action_hz)
-    return FlipAgreement(float(np.mean(equal)), *counts, matched)
+    agreement = 2 * matched / sum(counts) if sum(counts) else None
+    return FlipAgreement(float(np.mean(equal)), *counts, matched, agreement)
 
 
 def _flips(opened: np.ndarray) -> list[Flip]:

@@ -182,9 +182,7 @@ def _report(
             )
             for dim, name in enumerate(units.names)
         ),
-        action_share=BesideSpread(
-            *(amount(part / np.maximum(units.ranges, 1e-9)) for part in (error, spread))
-        ),
+        action_share=BesideSpread(*(amount(part / units.ranges) for part in (error, spread))),
         tip_mm=_tips(units, ours, theirs, again),
         depth_codes_equal=_equal_codes(triples, 0),
         depth_codes_equal_spread=_equal_codes(triples, 2),

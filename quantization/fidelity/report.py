@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -79,11 +79,6 @@ class OpenLoopReport:
     gripper_spread: FlipAgreement | None
     seam_velocity: SeamVelocity | None  # None where no chunk followed another in time
 
-    @property
-    def worst_joint(self) -> JointError:
-        """The joint with the largest mean error as a share of its range."""
-        return max(self.joints, key=lambda joint: joint.error.mean / max(joint.range, 1e-9))
-
 
 def amount(errors: np.ndarray) -> Amount:
     """Sum up errors of any shape; at least one."""
@@ -103,8 +98,3 @@ def bundle_card(bundle: Bundle) -> BundleCard:
         size_bytes=sum(entry.size_bytes for entry in manifest.files.values()),
         source_sha256=manifest.source.sha256,
     )
-
-
-def flips_as_json(flips: FlipAgreement | None) -> dict[str, float | int | None] | None:
-    """Give the agreement with its share, which is computed, beside the counts."""
-    return None if flips is None else {**asdict(flips), "agreement": flips.agreement}

@@ -17,6 +17,7 @@ from edge.normalization import RobotTag
 DEGREES, PERCENT, AS_TRAINED = "deg", "%", "as trained"
 _MM_FROM_M = 1e3
 _GRIPPER = "gripper"
+_LEAST_RANGE = 1e-9
 # Of the gripper's range, around its middle: within, it counts as what it was before.
 _UNDECIDED_SHARE = 0.2
 
@@ -28,7 +29,8 @@ class RobotUnits:
         """Tips are known where tag and profile have the same joints, those of SO-100/101 arms."""
         self.names = tag.action_names
         ends = tag.action.unnormalize(np.array([-1.0, 1.0])[:, None] * np.ones(tag.action.dim))
-        self.ranges = np.abs(ends[1] - ends[0]).astype(np.float64)  # (dim,) what the tag can say
+        # (dim,) what the checkpoint can say; a joint that never moved has no error either.
+        self.ranges = np.maximum(np.abs(ends[1] - ends[0]).astype(np.float64), _LEAST_RANGE)
         fits = tag.action.dim == len(arm.joints) == N_JOINTS * len(arm.arms)
         self._arms = arm.arms if fits else ()
         self._frame = JointFrame(arm.signs, arm.offsets_deg) if fits else None

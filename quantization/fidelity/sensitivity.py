@@ -82,10 +82,7 @@ def layer_sensitivity(
         progress(done, len(todo))
         found.append(bench.judge(donor, name, form, layers))
     progress(len(todo), len(todo))
-    harm = [
-        layer.action_error if layer.tip_error_mm is None else layer.tip_error_mm for layer in found
-    ]
-    return [found[index] for index in np.argsort(harm, kind="stable")[::-1]]
+    return sorted(found, key=lambda layer: layer.harm, reverse=True)
 
 
 def block_of(path: str) -> str:

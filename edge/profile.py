@@ -59,6 +59,7 @@ class BoardProfile:
     draft_window: int | str | None  # unsettled tokens a pass, or MEASURED; None = the whole span
     max_policy_hz: float  # the policy thread starts no call sooner than this after the last
     max_chunk_age_s: float  # actions predicted from an observation older than this are dropped
+    bundle_mib: int | None  # memory there is for a bundle; None = not known
     real_time: RealTimeProfile
     black_box: BlackBoxProfile
 
@@ -128,6 +129,7 @@ def _board(section: Section) -> BoardProfile:
         draft_window=section.integer_or("draft_window", 1, 4096, MEASURED),
         max_policy_hz=section.number("max_policy_hz", 0.01, 200.0),
         max_chunk_age_s=section.number("max_chunk_age_s", 0.05, 120.0),
+        bundle_mib=section.optional_integer("bundle_mib", 1, 1 << 20),
         real_time=_real_time(section.child("real_time")),
         black_box=_black_box(section.child("black_box")),
     )

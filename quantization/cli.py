@@ -7,15 +7,12 @@ import sys
 import time
 from pathlib import Path
 
-from tqdm import tqdm
-
-from edge.errors import BundleError
-from edge.manifest import ACTION_TOKENIZER, Manifest
+from edge.errors import EdgeError
+from edge.manifest import Manifest
 from firmware_bridge.command_line import CommandParser
-from quantization.actions import CHOICES
-from quantization.build import build_bundle
+from quantization.build_command import add_build, run_build
 from quantization.errors import BuildError
-from quantization.recipes import RECIPES, parse_rule
+from quantization.gate_command import add_gate, run_gate
 from quantization.verify import verify_bundle
 
 _EXAMPLE = """example:
@@ -23,6 +20,7 @@ _EXAMPLE = """example:
   molmoact-quantize build checkpoints/nano sharper --recipe int4 --set 'vision/*=int8'
   molmoact-quantize build checkpoint tokens --recipe int8 --actions discrete
   molmoact-quantize verify bundle
+  molmoact-quantize gate bundle --against whole --episodes sim
 """
 
 
@@ -35,52 +33,30 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    build = commands.add_parser("build", help="build a bundle from a checkpoint folder")
-    build.add_argument("checkpoint", type=Path, help="folder in the released layout")
-    build.add_argument("bundle", type=Path, help="folder to write; must not exist")
-    build.add_argument(
-        "--recipe",
-        required=True,
-        help=f"how weights are stored: {', '.join(RECIPES)}, or a YAML file of rules",
-    )
-    build.add_argument(
-        "--set",
-        dest="rules",
-        action="append",
-        default=[],
-        metavar="PATTERN=FORMAT",
-        help="overrule the recipe for some matrices, for example 'vision/*=int8' or "
-        "'decoder/blocks.0.*=int8-block32'; may be repeated, the last match decides",
-    )
-    build.add_argument(
-        "--actions",
-        choices=CHOICES,
-        help="by the flow expert, as tokens, or both (default: all that the checkpoint can; "
-        "tokens need a tokenizer)",
-    )
-    build.add_argument(
-        "--action-tokenizer",
-        type=Path,
-        metavar="DIR",
-        help=f"folder of the action tokenizer (default: CHECKPOINT/{ACTION_TOKENIZER}, if there)",
-    )
+    add_build(commands)
     verify = commands.add_parser("verify", help="check every digest and shape of a bundle")
     verify.add_argument("bundle", type=Path)
+    add_gate(commands)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; 0 on success, 2 when something is wrong with what was given."""
+    """Run the command; 0 on success, 2 when something is wrong with what was given.
+
+    1 is a bundle that failed its gate.
+    """
     args = build_parser().parse_args(argv)
     started = time.monotonic()
     try:
+        if args.command == "gate":
+            return run_gate(args)
         if args.command == "build":
-            manifest = _build(args)
+            manifest = run_build(args)
             done = "built"
         else:
             manifest = verify_bundle(args.bundle)
             done = "verified"
-    except (BuildError, BundleError, OSError) as error:
+    except (BuildError, EdgeError, OSError) as error:
         print(f"molmoact-quantize: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -88,27 +64,6 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     print(f"{args.bundle}: {done} in {time.monotonic() - started:.1f} s, {_summary(manifest)}")
     return 0
-
-
-def _build(args: argparse.Namespace) -> Manifest:
-    """Build with a progress bar where somebody watches; it counts bytes of the checkpoint read."""
-    with tqdm(unit="B", unit_scale=True, unit_divisor=1024, leave=False, disable=None) as bar:
-
-        def advance(read_bytes: int, all_bytes: int) -> None:
-            bar.total = all_bytes
-            bar.update(read_bytes)
-
-        rules = [parse_rule(text) for text in args.rules]
-        return build_bundle(
-            args.checkpoint,
-            args.bundle,
-            args.recipe,
-            rules,
-            report=bar.write,
-            progress=advance,
-            actions=args.actions,
-            action_tokenizer=args.action_tokenizer,
-        )
 
 
 def _summary(manifest: Manifest) -> str:

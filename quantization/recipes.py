@@ -21,6 +21,8 @@ from pathlib import Path
 
 import yaml
 
+from edge.errors import BundleError
+from edge.manifest import MANIFEST_NAME, read_manifest
 from quantization.errors import BuildError
 from quantization.formats import FP32, Format, parse_format
 
@@ -31,7 +33,7 @@ _WIDE_INPUTS = 1024  # from here on a block of 128 inputs, the fastest on CPUs, 
 _BY_WIDTH = ("int4", "int8-block")  # names that leave the block to the matrix
 
 # A few weights at the edge of the model: nothing to gain, and their errors are direct.
-_EDGES: tuple[Rule, ...] = (
+EDGES: tuple[Rule, ...] = (
     ("vision/patch_embedding", "fp32"),
     ("expert/action_embed", "fp32"),
     ("expert/final_layer.*", "fp32"),
@@ -86,11 +88,11 @@ RECIPES: dict[str, Recipe] = {
                 _INT8_EVERYWHERE,
                 _EXPERT_BYTES,
                 ("decoder/head", "fp32"),  # small, and its sums must not hang on a pass's rows
-                *_EDGES,
+                *EDGES,
             ),
         ),
         # The smallest: 4-bit weights in blocks, everywhere.
-        Recipe("int4", (("*", "int4"), *_EDGES)),
+        Recipe("int4", (("*", "int4"), *EDGES)),
         # The fastest where memory holds both: INT8 for the prompt, INT4 for what is decoded.
         Recipe(
             "int8-int4",
@@ -99,7 +101,7 @@ RECIPES: dict[str, Recipe] = {
                 ("prefill/*", "int8"),
                 ("decoder/*", "int4"),
                 _EXPERT_BYTES,
-                *_EDGES,
+                *EDGES,
             ),
         ),
     )
@@ -107,12 +109,18 @@ RECIPES: dict[str, Recipe] = {
 
 
 def find_recipe(name: str) -> Recipe:
-    """Return the shipped recipe called `name`, or the one in a YAML file; raise `BuildError`."""
+    """Return the shipped recipe called `name`, or the one in a file; raise `BuildError`.
+
+    A file is YAML, or the manifest of a bundle to be built again.
+    """
     if name.endswith((".yaml", ".yml")):
         return _read(Path(name))
+    if Path(name).name == MANIFEST_NAME:
+        return _recorded(Path(name))
     if name not in RECIPES:
         raise BuildError(
-            f"recipe {name!r} is unknown; choose one of {', '.join(RECIPES)}, or a .yaml file"
+            f"recipe {name!r} is unknown; choose one of {', '.join(RECIPES)}, auto, a .yaml file, "
+            f"or a bundle's {MANIFEST_NAME}"
         )
     return RECIPES[name]
 
@@ -142,6 +150,18 @@ def _read(path: Path) -> Recipe:
         )
     try:
         return _checked(Recipe(path.stem, tuple(rules.items())))
+    except BuildError as error:
+        raise BuildError(f"{path}: {error}") from None
+
+
+def _recorded(path: Path) -> Recipe:
+    """Return the recipe that a bundle was built with."""
+    try:
+        entry = read_manifest(path.parent).recipe
+    except BundleError as error:
+        raise BuildError(str(error)) from None
+    try:
+        return _checked(Recipe(entry.name, tuple((rule[0], rule[1]) for rule in entry.rules)))
     except BuildError as error:
         raise BuildError(f"{path}: {error}") from None
 

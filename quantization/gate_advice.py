@@ -1,0 +1,81 @@
+"""Which layers to keep at more bits when a bundle failed its gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from edge.gate_entry import GateCheck
+from edge.manifest import Manifest
+from quantization.allocation import Choice, most_needed
+from quantization.fidelity.observations import RecordedObservation
+from quantization.fidelity.open_loop import Conditions
+from quantization.fidelity.sensitivity import LayerSensitivity, block_of, layer_sensitivity
+from quantization.formats import parse_format
+
+MOST_OBSERVATIONS = 12  # to look at every layer with; a ranking needs fewer than a verdict
+MOST_MATRICES = 200  # of which each is looked at by itself; blocks of those that have more
+_MARGIN = 0.8  # of the harm that the limit allows, since layers are not quite independent
+_OTHERWISE = 0.25  # of the harm there is, where what failed is not a distance
+# Four bits more make a weight's error 16 times smaller and its harm 256 times; the harm that 8-bit
+# activations do stays.
+_STEP_HARM = 1 / 16
+_DISTANCES = ("tip_mean_mm", "tip_p95_mm", "joint_mean_share")
+
+
+def layers_to_keep(
+    bundle: Path,
+    against: Path,
+    manifest: Manifest,
+    seen: Sequence[RecordedObservation],
+    conditions: Conditions,
+    checks: Mapping[str, GateCheck],
+    say: Callable[[str], object],
+    progress: Callable[[int, int], object],
+) -> tuple[str, ...]:
+    """Return PATTERN=FORMAT rules that should bring the bundle within its limits, worst first."""
+    seen = seen[:MOST_OBSERVATIONS]
+    say(f"looking for the layers that do it, each alone on {len(seen)} observations")
+    layers = layer_sensitivity(
+        against, {"this": bundle}, seen, conditions, group=grouping(manifest), progress=progress
+    )
+    return advice(layers, checks)
+
+
+def grouping(manifest: Manifest) -> Callable[[str], str]:
+    """Return what names the group of a matrix: itself in small models, its block in large ones."""
+    return str if len(manifest.recipe.layers) <= MOST_MATRICES else block_of
+
+
+def advice(layers: Sequence[LayerSensitivity], checks: Mapping[str, GateCheck]) -> tuple[str, ...]:
+    """Return rules that give the layers with most harm the next larger format."""
+    stored = {layer.path: Choice(layer.format, layer.bytes, harm_of(layer)) for layer in layers}
+    better = {
+        path: Choice(_next_format(choice.format), 0, _STEP_HARM * choice.harm)
+        for path, choice in stored.items()
+        if choice.format != "fp32"
+    }
+    wanted = wanted_share(checks) * sum(choice.harm for choice in stored.values())
+    return tuple(f"{path}={better[path].format}" for path in most_needed(stored, better, wanted))
+
+
+def harm_of(layer: LayerSensitivity) -> float:
+    """Return the square of what a layer alone does: mm2 at the fingertip, or shares of ranges."""
+    error = layer.action_error if layer.tip_error_mm is None else layer.tip_error_mm
+    return error**2
+
+
+def wanted_share(checks: Mapping[str, GateCheck]) -> float:
+    """Return the share of the harm there is that would pass the checks that failed."""
+    failed = {name: check for name, check in checks.items() if not check.holds}
+    distances = [check for name, check in failed.items() if name in _DISTANCES]
+    shares = [_MARGIN * (check.limit / check.value) ** 2 for check in distances if check.value]
+    if len(distances) < len(failed):
+        shares.append(_OTHERWISE)
+    return min(shares, default=1.0)
+
+
+def _next_format(name: str) -> str:
+    """Return the format that does less harm: scales for fewer inputs, then more bits."""
+    form = parse_format(name)
+    return "fp32" if form.bits == 8 and form.block else "int8-block"

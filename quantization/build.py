@@ -60,11 +60,12 @@ def build_bundle(
     """Build `bundle_path` from a checkpoint folder; return the manifest that was written.
 
     `recipe` is one, or what `find_recipe` knows it by; `rules` come after its own and overrule
-    them. `report` gets one line per finished part, `progress` the bytes of a tensor just read and those of the whole checkpoint. `actions` is
-    "continuous", "discrete", "both", or None for all that can be had; discrete ones need a
-    tokenizer, `action_tokenizer` or the folder of that name in the checkpoint. `calibration` is a
-    file of recorded inputs (`quantization.calibration`), by which 4-bit codes and static scales are
-    chosen. Raises `BuildError`; the output is whole or absent.
+    them. `report` gets one line per finished part, `progress` the bytes of a tensor just read and
+    those of the whole checkpoint. `actions` is "continuous", "discrete", "both", or None for all
+    that can be had; discrete ones need a tokenizer, `action_tokenizer` or the folder of that name
+    in the checkpoint. `calibration` is a file of recorded inputs (`quantization.calibration`), by
+    which 4-bit codes and static scales are chosen. Raises `BuildError`; the output is whole or
+    absent.
     """
     if isinstance(recipe, str):
         recipe = find_recipe(recipe)

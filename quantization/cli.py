@@ -11,6 +11,7 @@ from edge.errors import EdgeError
 from edge.manifest import Manifest
 from firmware_bridge.command_line import CommandParser
 from quantization.build_command import add_build, run_build
+from quantization.calibration.command import add_calibrate, run_calibrate
 from quantization.errors import BuildError
 from quantization.gate_command import add_gate, run_gate
 from quantization.verify import verify_bundle
@@ -21,6 +22,7 @@ _EXAMPLE = """example:
   molmoact-quantize build checkpoint tokens --recipe int8 --actions discrete
   molmoact-quantize verify bundle
   molmoact-quantize gate bundle --against whole --episodes sim
+  molmoact-quantize calibrate whole calibration.safetensors --episodes data/demos
 """
 
 
@@ -37,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="check every digest and shape of a bundle")
     verify.add_argument("bundle", type=Path)
     add_gate(commands)
+    add_calibrate(commands)
     return parser
 
 
@@ -50,6 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.command == "gate":
             return run_gate(args)
+        if args.command in ("calibrate", "static"):
+            return run_calibrate(args)
         if args.command == "build":
             manifest = run_build(args)
             done = "built"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from edge.normalization import choose_tag
+from edge.policy import Policy
 from quantization.calibration.calibration_file import CalibrationCard, write_calibration
 from quantization.calibration.input_statistics import RANGES, InputCollector
 from quantization.calibration.listening import open_listening
@@ -49,11 +50,33 @@ def calibrate(
         collector.collect(layers[0], rows)
 
     policy = open_listening(bundle, hear, threads)
-    manifest = policy.bundle.manifest
+    count = play(policy, episodes, sampling, norm_tag, embodiment, progress)
+    card = CalibrationCard(
+        source_sha256=policy.bundle.manifest.source.sha256,
+        episodes=Path(episodes).name,
+        observations=count,
+        seed=sampling.seed,
+        ranges=ranges,
+        span=span,
+    )
+    write_calibration(out, card, values, collector.statistics())
+    return card
+
+
+def play(
+    policy: Policy,
+    episodes: str,
+    sampling: Sampling,
+    norm_tag: str | None,
+    embodiment: str,
+    progress: Callable[[], object],
+) -> int:
+    """Show observations to a policy, as far apart as on the robot; return how many there were."""
     tag = choose_tag(policy.bundle.tags, norm_tag)
-    depth = "incremental" if manifest.model.depth_cells else "off"
+    model = policy.bundle.manifest.model
+    depth = "incremental" if model.depth_cells else "off"
     random = np.random.default_rng(sampling.seed)
-    shape = (1, tag.action_horizon, manifest.model.max_action_dim)
+    shape = (1, tag.action_horizon, model.max_action_dim)
     count, episode = 0, None
     for seen in recorded_observations(episodes, tag, sampling, embodiment=embodiment):
         if seen.episode != episode:
@@ -65,13 +88,4 @@ def calibrate(
         progress()
     if not count:
         raise BuildError(f"{episodes}: no observations; give a dataset with longer episodes")
-    card = CalibrationCard(
-        source_sha256=manifest.source.sha256,
-        episodes=Path(episodes).name,
-        observations=count,
-        seed=sampling.seed,
-        ranges=ranges,
-        span=span,
-    )
-    write_calibration(out, card, values, collector.statistics())
-    return card
+    return count

@@ -1,0 +1,112 @@
+"""`molmoact-quantize calibrate` and `static`: what matrices meet, and bundles made of it."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from quantization.calibration.calibrate import SPANS, calibrate
+from quantization.calibration.input_statistics import RANGES
+from quantization.calibration.static_bundle import build_static
+from quantization.fidelity.observations import Sampling
+
+_OBSERVATIONS = 96
+_SPAN = 512
+_CALIBRATE_EXAMPLE = """examples:
+  molmoact-quantize build checkpoints/nano whole --recipe fp32
+  molmoact-quantize calibrate whole calibration.safetensors --episodes data/demos
+  molmoact-quantize build checkpoints/nano small --recipe int4 --calibration calibration.safetensors
+"""
+_STATIC_EXAMPLE = """example:
+  .venv-calibration/bin/molmoact-quantize static whole static --episodes data/demos
+"""
+
+
+def add_calibrate(commands: argparse._SubParsersAction) -> None:
+    """Describe both commands."""
+    command = commands.add_parser(
+        "calibrate",
+        help="record what every matrix is multiplied with, for 'build --calibration'",
+        description="Play recorded observations to a full-precision bundle; write what each matrix "
+        "was multiplied with: mean products, by which 4-bit codes are chosen,\nand the range, which "
+        "int8-static needs.",
+        epilog=_CALIBRATE_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("bundle", type=Path, help="the checkpoint's fp32 bundle")
+    command.add_argument("out", type=Path, help="file to write; must not exist")
+    _add_observations(command)
+    command.add_argument(
+        "--span",
+        type=int,
+        choices=SPANS,
+        default=_SPAN,
+        help=f"products are kept within that many inputs ({_SPAN}); 4 bytes a pair",
+    )
+    static = commands.add_parser(
+        "static",
+        help="static INT8 by optimum's ORTQuantizer (in the environment of make setup-calibration)",
+        description="Quantise the graphs of a full-precision bundle that optimum's ORTQuantizer "
+        "takes:\nvision, context, expert; not the decoder, which has branches.",
+        epilog=_STATIC_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    static.add_argument("bundle", type=Path, help="the checkpoint's fp32 bundle")
+    static.add_argument("out", type=Path, help="bundle to write; must not exist")
+    _add_observations(static)
+
+
+def run_calibrate(args: argparse.Namespace) -> int:
+    """Run either command; 0 on success, errors are raised."""
+    started = time.monotonic()
+    sampling = Sampling(samples=args.observations, seed=args.seed)
+    with tqdm(total=args.observations, unit="call", leave=False, disable=None) as bar:
+        given = {
+            "sampling": sampling,
+            "ranges": args.ranges,
+            "norm_tag": args.norm_tag,
+            "embodiment": args.embodiment,
+            "threads": args.threads,
+            "progress": bar.update,
+        }
+        if args.command == "calibrate":
+            card = calibrate(args.bundle, args.episodes, args.out, span=args.span, **given)
+            said = f"{card.observations} observations of {card.episodes}, ranges by {card.ranges}"
+        else:
+            said = build_static(args.bundle, args.episodes, args.out, **given)
+    size_mib = sum(p.stat().st_size for p in (args.out, *args.out.rglob("*"))) / 2**20
+    print(f"{args.out}: {said}, {size_mib:.1f} MiB, in {time.monotonic() - started:.1f} s")
+    return 0
+
+
+def _add_observations(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--episodes",
+        required=True,
+        help="folder of a LeRobot v3 dataset, not the one that judges; or 'sim'",
+    )
+    command.add_argument(
+        "--observations", type=_count, default=_OBSERVATIONS, help=f"at most ({_OBSERVATIONS})"
+    )
+    command.add_argument("--seed", type=int, default=0, help="of their choice and the noise (0)")
+    command.add_argument(
+        "--ranges",
+        choices=RANGES,
+        default="percentile",
+        help="onnxruntime's method for the range of a static scale (percentile)",
+    )
+    command.add_argument("--norm-tag", help="needed when the bundle has several")
+    command.add_argument(
+        "--embodiment", default="so101", help="joint frame that the dataset was recorded in (so101)"
+    )
+    command.add_argument("--threads", type=_count, help="of the engine (all cores)")
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not possible; give 1 or more")
+    return number

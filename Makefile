@@ -2,6 +2,7 @@
 
 RUNTIME   := .venv-runtime
 VENV      := .venv
+CALIBRATION_VENV := .venv-calibration
 PROFILE   ?= sim
 RECIPE    ?= int4
 TASK      ?= put the red cube in the bin
@@ -13,16 +14,19 @@ SMOKE     := smoke
 export TASK
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-runtime demo test lint quantize verify bench train train-smoke run scan doctor calibrate health stop clean
+.PHONY: help setup setup-runtime setup-calibration demo test lint quantize verify bench train train-smoke run scan doctor calibrate health stop clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## create the workstation environment (.venv, Python 3.12: training, tests, everything)
 	@scripts/make_env.sh $(VENV) workstation 3.12
 
 setup-runtime: ## create the robot runtime's environment (.venv-runtime: enough for the demo)
 	@scripts/make_env.sh $(RUNTIME) demo 3.12 3.11 3.13 3.10
+
+setup-calibration: ## create the environment of optimum's quantiser (.venv-calibration)
+	@scripts/make_env.sh $(CALIBRATION_VENV) calibration 3.11 3.12
 
 demo: setup-runtime ## build, verify and run the nano policy on a simulated arm; writes demo/
 	@scripts/demo.sh $(RUNTIME) $(DEMO) "$$TASK"

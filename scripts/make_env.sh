@@ -3,6 +3,7 @@
 #
 #   scripts/make_env.sh .venv-runtime demo 3.10 3.11 3.12 3.13
 #   scripts/make_env.sh .venv workstation 3.12
+#   scripts/make_env.sh .venv-calibration calibration 3.11 3.12
 #
 # Arguments: folder, extras of pyproject.toml, Python versions that will do, the best first
 # (PYTHON=/path/to/python restricts the search to that one). Uses uv where it works, else venv and
@@ -38,7 +39,7 @@ fi
 
 constraints=constraints/runtime-py312.txt
 [ "$version" = 3.10 ] && constraints=constraints/runtime-py310.txt
-[ "$extras" = workstation ] && constraints=constraints/workstation.txt
+[ -f "constraints/$extras.txt" ] && constraints=constraints/$extras.txt
 stamp="$env/.made-from"
 wanted="$version $extras $(cat pyproject.toml "$constraints" | sha256sum | cut -d' ' -f1)"
 [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && exit 0

@@ -31,8 +31,8 @@ def add_calibrate(commands: argparse._SubParsersAction) -> None:
         "calibrate",
         help="record what every matrix is multiplied with, for 'build --calibration'",
         description="Play recorded observations to a full-precision bundle; write what each matrix "
-        "was multiplied with: mean products, by which 4-bit codes are chosen,\nand the range, which "
-        "int8-static needs.",
+        "was multiplied with: mean products, by which 4-bit codes are chosen,\nand the range, "
+        "which int8-static needs.",
         epilog=_CALIBRATE_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -20,6 +20,7 @@ from accelerate.utils import gather_object
 
 from training.errors import TrainingError
 from training.examples.batch import Batch
+from training.model.cpu_attention import CpuAttention
 from training.model.objective import StepTotals, step_totals
 from training.trainer.optimizer import clip_gradients, set_rates
 from training.trainer.recipe import Recipe
@@ -48,7 +49,8 @@ def train(
     loss or a gradient is not a number; the parameters are then those of the step before.
     """
     model, optimizer = trained.model, trained.optimizer
-    with collector_at_rest():
+    on_cpu = accelerator.device.type == "cpu" and recipe.precision == "bf16"
+    with collector_at_rest(), CpuAttention() if on_cpu else nullcontext():
         for step in range(steps_done, recipe.steps):
             began = time.monotonic()
             passes = next(batches)

@@ -1,8 +1,8 @@
 """Results of trials on disk, a line each, so that a long measurement goes on where it ended.
 
 A line is found again by what it is a result of: every file of the bundle, the trial, the settings,
-and the sources of the simulated desk. One journal serves any number of bundles; full precision is
-then tried once for all of them.
+and the sources of the simulated desk, its servos and the profiles. One journal serves any number of
+bundles; full precision is then tried once for all of them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from quantization.fidelity.errors import FidelityError
 if TYPE_CHECKING:
     from sim.rollout import RolloutSettings, Trial, TrialResult
 
-_DESK_FILES = (".py", ".xml")
+_DESK = ("sim", "firmware_bridge.emulator", "profiles")
+_SOURCES = (".py", ".xml", ".yaml")
 
 
 class TrialJournal:
@@ -94,12 +95,17 @@ def _bundle_digest(bundle: Path) -> str:
 
 @cache
 def _desk_digest() -> str:
-    files = sorted(
-        (entry.name, entry.read_text("utf-8"))
-        for entry in resources.files("sim").iterdir()
-        if entry.name.endswith(_DESK_FILES)
-    )
-    return _digest(dict(files))
+    """Sum up the sources of desk, servos and profiles."""
+    found: dict[str, str] = {}
+    for package in _DESK:
+        folders = [resources.files(package)]
+        for folder in folders:
+            for entry in folder.iterdir():
+                if entry.is_dir():
+                    folders.append(entry)
+                elif entry.name.endswith(_SOURCES):
+                    found[f"{package}/{folder.name}/{entry.name}"] = entry.read_text("utf-8")
+    return _digest(found)
 
 
 def _ends_a_line(path: Path) -> bool:

@@ -3,7 +3,7 @@
 States and actions are turned into the checkpoint's joint frame, normalised by its `norm_stats.json`
 and clipped, as the robot does it; the texts of the prompt are those of the statistics too, because
 these are what the robot will say. A chunk that reaches past its episode repeats the last action,
-marked as padding. A dataset may hold each picture's chunk itself (`action.chunk`): then pictures may
+marked as padding. A dataset may hold each picture's chunk (`action.chunk`): then pictures may
 be rarer than actions, and a chunk need not be what the arm did (corrections).
 
 Numbers of the whole dataset are kept in memory: 4 bytes a dimension and frame, 1 GB for the 20

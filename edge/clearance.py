@@ -48,6 +48,7 @@ class Clearances:
     """Measure every check for `n_poses` poses at once, without allocating."""
 
     def __init__(self, seats: Sequence[ArmSeat], limits: WorkspaceLimits, n_poses: int) -> None:
+        self._made_of = seats, limits, n_poses
         self.frames = Frames(seats, n_poses)
         heights = [] if limits.table_m is None else _height_checks(seats, limits)
         pairs = _pair_checks(seats, limits)
@@ -58,6 +59,13 @@ class Clearances:
         self._pair_part = self.measured_m[:, len(heights) :]
         self._set_up_heights([check.parts[0] for check in heights], limits.table_m or 0.0, n_poses)
         self._set_up_pairs([check.parts for check in pairs], n_poses)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Clearances:
+        """Be made anew: the arrays look into each other, which a plain copy would not do."""
+        other = Clearances(*self._made_of)
+        other.measured_m[:] = self.measured_m
+        memo[id(self)] = other
+        return other
 
     def measure(self, positions: np.ndarray) -> np.ndarray:
         """Return metres of clearance, (n_poses, n_checks), for (n_poses, n_joints) positions.

@@ -1,0 +1,186 @@
+"""Trials in the closed loop, forks of the world, an expert that goes on with another's work."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("mujoco", reason="the simulator needs mujoco")
+
+from sim.demonstration import draw_plan
+from sim.expert import Expert
+from sim.offline_world import Observation, OfflineWorld
+from sim.rollout import RolloutSettings, draw_trials, lay_out, run_trial
+from sim.tasks import (
+    FIRST_TRAINING_LAYOUT,
+    HELD_OUT_PHRASINGS,
+    KINDS,
+    PUSH_TO_MARK,
+    PUT_IN_BIN,
+    TOUCH,
+    Task,
+)
+from sim.variation import draw_lights
+from sim.visits import HORIZON, advice, visit_expert
+
+TICKS_A_CHUNK = 15
+LATENCY_TICKS = 3
+
+
+@pytest.fixture(scope="module")
+def world():
+    """A world that draws no pictures: physics is what is tested here."""
+    world = OfflineWorld()
+    world.observe = lambda: Observation(world.now_s, (None, None), world.state(), None)
+    return world
+
+
+def do_it_in_chunks(world, trial, limit_s=25.0):
+    """Follow the expert's chunks as a policy's are followed: asked anew every half second."""
+    lay_out(world, trial)
+    task, rng = Task(trial.kind, trial.colour), np.random.default_rng(trial.seed)
+    chunk = fresh = advice(world, task, rng)
+    tick = began = 0
+    while not world.succeeded and world.now_s < limit_s:
+        if tick and tick % TICKS_A_CHUNK == 0:
+            fresh, asked = advice(world, task, rng), tick
+        if tick and tick % TICKS_A_CHUNK == LATENCY_TICKS and tick > LATENCY_TICKS:
+            chunk, began = fresh, asked
+        world.step(chunk[min(tick - began, HORIZON - 1)])
+        tick += 1
+    return world.succeeded
+
+
+@pytest.mark.parametrize(("kind", "number"), [(TOUCH, 0), (PUT_IN_BIN, 1)])
+def test_the_experts_advice_asked_anew_all_the_time_gets_the_task_done(world, kind, number):
+    assert do_it_in_chunks(world, draw_trials(6, 1, (TOUCH, PUT_IN_BIN))[number])
+
+
+def test_advice_leaves_the_world_as_it_is_and_foresees_what_happens(world):
+    task = Task(TOUCH, "red")
+    world.reset(101, task=task)
+    before = world.world.data.qpos.copy(), world.state(), world.now_s
+    chunk = advice(world, task, np.random.default_rng(0))
+    assert np.array_equal(world.world.data.qpos, before[0])
+    assert np.array_equal(world.state(), before[1])
+    assert world.now_s == before[2]
+    expert = Expert(world, task, np.random.default_rng(0)).goals()
+    for goal in chunk:
+        assert np.allclose(next(expert), goal, atol=1e-4)
+        world.step(goal)
+
+
+def test_a_fork_goes_the_same_way_until_it_is_sent_elsewhere(world):
+    world.reset(7, task=Task(TOUCH, "green"))
+    goals = [world.goal + step * 0.3 for step in range(1, 12)]
+    fork = world.fork()
+    for goal in goals:
+        world.step(goal)
+        fork.step(goal)
+    assert np.array_equal(world.world.data.qpos, fork.world.data.qpos)
+    assert np.array_equal(world.state(), fork.state())
+    fork.step(goals[-1] + 3.0)
+    world.step(goals[-1])
+    assert not np.array_equal(world.state(), fork.state())
+    assert fork.referee is not world.referee
+
+
+def test_a_hand_around_the_cube_closes_instead_of_going_up_again(world):
+    task = Task(PUT_IN_BIN, "green")
+    world.reset(103, task=task)
+    heights_m = []
+    for goal in Expert(world, task, np.random.default_rng(103)).goals():
+        world.step(goal)
+        heights_m.append(world.truth().tip_m[2])
+        if len(heights_m) > 90 and heights_m[-1] < 0.02:
+            break
+    chunk = advice(world, task, np.random.default_rng(1))
+    assert chunk[-1][5] < chunk[0][5] - 5.0  # percent of opening
+    assert np.abs(chunk[:10, 1:4] - chunk[0, 1:4]).max() < 2.0
+
+
+def test_visits_of_a_demonstration_hold_the_goals_that_followed(world):
+    plan = draw_plan(3, 0, kinds=(TOUCH,), light_only=True)
+    visits = visit_expert(world, plan, 5)
+    assert visits.episode.succeeded
+    assert visits.episode.seen_ticks == list(range(0, len(visits.episode.actions), 5))
+    assert visits.chunks.shape == (len(visits.states), HORIZON, 6)
+    assert np.array_equal(visits.chunks[1][:25], visits.chunks[0][5:])
+    assert np.array_equal(visits.chunks[-1][-1], visits.episode.actions[-1])
+    assert np.array_equal(visits.chunks[2][0], visits.episode.actions[10])
+
+
+def test_trials_are_held_out_and_a_function_of_their_seed():
+    trials = draw_trials(30, 5, KINDS)
+    assert trials == draw_trials(30, 5, KINDS)
+    assert trials != draw_trials(30, 6, KINDS)
+    assert [trial.kind for trial in trials[:3]] == list(KINDS)
+    assert all(trial.layout_seed < FIRST_TRAINING_LAYOUT for trial in trials)
+    for trial in trials:
+        words = [text.format(colour=trial.colour) for text in HELD_OUT_PHRASINGS[trial.kind]]
+        assert trial.instruction in words
+    assert {trial.colour for trial in trials} == {"red", "green", "blue"}
+    training = draw_trials(9, 5, KINDS, held_out=False)
+    assert all(trial.layout_seed >= FIRST_TRAINING_LAYOUT for trial in training)
+    assert not {t.instruction for t in training} & {t.instruction for t in trials}
+
+
+def test_light_alone_leaves_things_and_cameras_where_they_are():
+    first, other = draw_lights(1), draw_lights(2)
+    assert first == draw_lights(1)
+    assert first.cameras == other.cameras
+    assert first.brightness != other.brightness
+    assert first.cube_colours == ("red", "green", "blue")
+
+
+class Advised:
+    """Stands where a policy does, and knows the world: says what the expert would do."""
+
+    def __init__(self, world, policy, colour=None):
+        self.bundle, self._world, self._colour = policy.bundle, world, colour
+        self._rng = np.random.default_rng(0)
+        self.asked = []
+
+    def reset(self):
+        """Nothing is remembered."""
+
+    def act(self, images, task, state, norm_tag, **options):
+        from edge.joint_frame import JointFrame
+        from edge.policy import PolicyResult
+        from edge.profile import load_profile
+
+        self.asked.append((task, options["committed"]))
+        told = self._world.referee.task
+        wanted = told if self._colour is None else Task(told.kind, self._colour)
+        arm = load_profile("sim").arm
+        chunk = advice(self._world, wanted, self._rng)
+        actions = JointFrame(arm.signs, arm.offsets_deg).model_from_arm(chunk)
+        return PolicyResult(actions.astype(np.float32), None, {}, 0, 0, 0, 0, None)
+
+
+@pytest.fixture(scope="module")
+def policy(bundles):
+    from edge.policy import Policy
+
+    return Policy.open(bundles("two_cameras", "fp32"), "sim")
+
+
+def test_a_trial_is_judged_by_physics_and_names_the_cube_that_was_meant(world, policy):
+    trial = draw_trials(1, 2, (TOUCH,))[0]
+    done = run_trial(world, Advised(world, policy), trial, RolloutSettings())
+    assert done.succeeded
+    assert done.done_colour == trial.colour
+    assert done.calls == pytest.approx(done.time_s / 0.5, abs=2)
+    other = next(colour for colour in ("red", "green") if colour != trial.colour)
+    wrong = run_trial(world, Advised(world, policy, other), trial, RolloutSettings())
+    assert not wrong.succeeded
+    assert wrong.done_colour == other
+
+
+def test_calls_are_held_to_what_the_arm_does_meanwhile_unless_told_not_to(world, policy):
+    trial = draw_trials(1, 2, (PUSH_TO_MARK,))[0]
+    held, free = Advised(world, policy), Advised(world, policy)
+    run_trial(world, held, trial, RolloutSettings(limit_s=3.0))
+    run_trial(world, free, trial, RolloutSettings(limit_s=3.0, chunking=False))
+    assert held.asked[0][1] is None
+    assert all(committed is not None for _, committed in held.asked[1:])
+    assert all(committed is None for _, committed in free.asked)
+    assert {task for task, _ in held.asked} == {trial.instruction}

@@ -59,14 +59,14 @@ class InputCollector:
         self._rows[name] = self._rows.get(name, 0) + count
         self._largest[name] = max(self._largest.get(name, 0.0), float(np.abs(rows).max()))
         if self._histograms is not None:
-            with _silent():
+            with silent():
                 self._histograms.collect({name: rows})
 
     def statistics(self) -> dict[str, InputStatistics]:
         """Give what was seen of each value."""
         limits: Mapping[str, float] = self._largest
         if self._histograms is not None and self._sums:
-            with _silent():
+            with silent():
                 found = self._histograms.compute_collection_result()
             limits = {name: max(-float(ends[0]), float(ends[1])) for name, ends in found.items()}
         return {
@@ -77,6 +77,6 @@ class InputCollector:
         }
 
 
-def _silent() -> contextlib.AbstractContextManager[object]:
+def silent() -> contextlib.AbstractContextManager[object]:
     """Keep onnxruntime's collectors, which print what they do, from printing."""
     return contextlib.redirect_stdout(io.StringIO())

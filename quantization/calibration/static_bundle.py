@@ -25,7 +25,7 @@ from edge.bundle import CONTEXT, EXPERT, VISION, file_sha256, graph_files
 from edge.manifest import MANIFEST_NAME, FileEntry, LayerEntry, Manifest, RecipeEntry, read_manifest
 from quantization.calibration.calibrate import play
 from quantization.calibration.graph_inputs import open_overheard
-from quantization.calibration.input_statistics import PERCENTILE
+from quantization.calibration.input_statistics import PERCENTILE, silent
 from quantization.errors import BuildError
 from quantization.fidelity.observations import Sampling
 from quantization.formats import INT8_STATIC
@@ -89,7 +89,7 @@ def _optimum() -> ModuleType:
             f"optimum-onnx cannot be imported here ({error}); 'make setup-calibration' makes an "
             "environment that has it, .venv-calibration/bin/molmoact-quantize runs there"
         ) from None
-    logging.getLogger("optimum").setLevel(logging.ERROR)
+    logging.getLogger("optimum.onnxruntime.quantization").setLevel(logging.ERROR)
     return optimum.onnxruntime
 
 
@@ -113,7 +113,10 @@ def _quantise(
             use_external_data_format=True,
             force_symmetric_range=True,
         )
-        calibrator.collect_data(_reader(given))
+        with silent():
+            for inputs in given:  # one by one: onnxruntime cannot stack prompts of unlike lengths
+                calibrator.collect_data(_reader(inputs))
+            found = calibrator.compute_data()
         optimum.ORTQuantizer(path).quantize(
             optimum.QuantizationConfig(
                 is_static=True,
@@ -126,7 +129,7 @@ def _quantise(
             ),
             save_dir=folder,
             file_suffix=None,
-            calibration_tensors_range=calibrator.compute_data(),
+            calibration_tensors_range=found,
         )
         model = onnx.load(f"{folder}/{path.name}")
     for node in model.graph.node:  # onnxruntime 1.23 has no QuantizeLinear of opset 23
@@ -137,6 +140,7 @@ def _quantise(
     (path.parent / data).unlink()
     path.unlink()
     onnx.save(model, path, save_as_external_data=True, location=data, size_threshold=1024)
+    (path.parent / data).chmod(path.stat().st_mode)  # onnx makes it private
     return entries
 
 
@@ -168,13 +172,13 @@ def _calibration(optimum: ModuleType, ranges: str, count: int) -> Any:
     )
 
 
-def _reader(given: list[dict[str, np.ndarray]]) -> Any:
-    """Hand out recorded inputs one call at a time, as they were given."""
+def _reader(inputs: dict[str, np.ndarray]) -> Any:
+    """Hand out the inputs of one run, as they were given."""
     from onnxruntime.quantization import CalibrationDataReader
 
     class Recorded(CalibrationDataReader):
         def __init__(self) -> None:
-            self._left: Iterator[dict[str, np.ndarray]] = iter(given)
+            self._left: Iterator[dict[str, np.ndarray]] = iter([inputs])
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self._left, None)
@@ -186,13 +190,21 @@ def _entries(
     model: onnx.ModelProto, path: Path, chosen: dict[str, str], manifest: Manifest
 ) -> dict[str, LayerEntry]:
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    sources = {tensor.name: tensor for tensor in onnx.load(path).graph.initializer}
     entries = {}
     for weight in set(chosen.values()):
         layer = f"{path.stem}/{weight.removesuffix(_WEIGHT)}"
-        codes, scale = (stored[f"{weight}_{kind}"] for kind in ("quantized", "scale"))
-        size_bytes = len(codes.raw_data) + len(numpy_helper.to_array(scale).tobytes())
+        source = numpy_helper.to_array(sources[weight])
+        codes, scale = (
+            numpy_helper.to_array(stored[f"{weight}_{kind}"]) for kind in ("quantized", "scale")
+        )
+        error = float(np.linalg.norm(codes * scale - source) / np.linalg.norm(source))
         entries[layer] = replace(
-            manifest.recipe.layers[layer], size_bytes=size_bytes, format=INT8_STATIC.name
+            manifest.recipe.layers[layer],
+            size_bytes=codes.nbytes + scale.nbytes,
+            format=INT8_STATIC.name,
+            relative_error=round(error, 6),
+            rounding_error=round(error, 6),
         )
     return entries
 

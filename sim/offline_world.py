@@ -202,7 +202,7 @@ class OfflineWorld:
     def fork(self) -> OfflineWorld:
         """Return a world that is where this one is, and goes its own way from here.
 
-        It has the model in common, so its looks too, and it draws no pictures. Takes a few milliseconds.
+        It has the model in common, so its looks too, and it draws no pictures.
         """
         shared = (self.world.model, self._look, self._profile)
         memo: dict[int, object] = {id(one): one for one in shared}

@@ -25,6 +25,9 @@ class DatasetChunks:
 
     def read(self) -> np.ndarray:
         """Return (chunks, horizon, dim) float32; past an episode's end its last action repeats."""
+        if self.file.chunk_steps:
+            chunks = self.file.read_chunks()[self.starts, : self.horizon]
+            return self.normalizer.normalize(self.frame.model_from_arm(chunks))
         actions = self.normalizer.normalize(self.frame.model_from_arm(self.file.read()))
         stops = np.array([episode.stop for episode in self.file.episodes])
         last = stops[np.searchsorted(stops, self.starts, side="right")] - 1

@@ -25,6 +25,9 @@ START_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 5.0
 # States per frame: enough that the newest one is at most a quarter of a frame old.
 STATES_PER_FRAME = 4
+# A record of the pipe: the time, the mark's x and y or nan for no mark, then qpos.
+N_BEFORE_QPOS = 3
+NO_MARK_M = (float("nan"), float("nan"))
 
 
 class CameraError(Exception):
@@ -69,15 +72,17 @@ class CameraProcess:
         """The process id."""
         return self._process.pid
 
-    def publish(self, t_s: float, qpos: np.ndarray) -> None:
+    def publish(self, t_s: float, qpos: np.ndarray, mark_m: np.ndarray | None = None) -> None:
         """Hand over the state at `t_s` (monotonic) when one is due; never blocks.
+
+        `mark_m` (2,) is where on the desk the mark is to be drawn.
 
         Raises CameraError when the process has ended.
         """
         if t_s < self._next_s:
             return
         self._next_s = t_s + self._interval_s
-        self._write(t_s, qpos)
+        self._write(t_s, qpos, mark_m)
 
     def close(self) -> dict[str, float] | None:
         """End the process and return its statistics, None when it had to be killed. Idempotent."""
@@ -96,8 +101,9 @@ class CameraProcess:
         ended_well = process.returncode == 0 and lines and lines[-1].startswith("{")
         return json.loads(lines[-1]) if ended_well else None
 
-    def _write(self, t_s: float, qpos: np.ndarray) -> None:
-        record = np.concatenate(([t_s], qpos)).astype("<f8").tobytes()
+    def _write(self, t_s: float, qpos: np.ndarray, mark_m: np.ndarray | None = None) -> None:
+        mark_m = NO_MARK_M if mark_m is None else mark_m
+        record = np.concatenate(([t_s], mark_m, qpos)).astype("<f8").tobytes()
         try:
             os.write(self._process.stdin.fileno(), record)
         except BlockingIOError:

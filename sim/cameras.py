@@ -27,8 +27,9 @@ import numpy as np
 
 from edge.frame_file import FrameFile
 from firmware_bridge.command_line import CommandParser
-from sim.camera_process import CAMERA_NAMES, frame_path, parse_size
+from sim.camera_process import CAMERA_NAMES, N_BEFORE_QPOS, frame_path, parse_size
 from sim.model import WORLD_XML
+from sim.variation import Look
 
 NICENESS = 5
 READ_BYTES = 65536
@@ -37,14 +38,14 @@ READ_BYTES = 65536
 class StateStream:
     """The newest whole state record of a pipe."""
 
-    def __init__(self, fd: int, n_qpos: int) -> None:
+    def __init__(self, fd: int, n_values: int) -> None:
         self._fd = fd
-        self._record_bytes = 8 * (1 + n_qpos)
+        self._record_bytes = 8 * n_values
         self._pending = b""
         self.is_open = True
 
     def newest(self, until_s: float) -> np.ndarray | None:
-        """Collect records until `until_s` (monotonic); return the last, [t_s, qpos...], or None."""
+        """Collect records until `until_s` (monotonic); return the last, or None."""
         record = None
         while self.is_open:
             wait_s = max(0.0, until_s - time.monotonic())
@@ -71,6 +72,8 @@ class CameraRig:
         self._model.vis.global_.offwidth = max(width, self._model.vis.global_.offwidth)
         self._model.vis.global_.offheight = max(height, self._model.vis.global_.offheight)
         self._data = mujoco.MjData(self._model)
+        self._look = Look(self._model)
+        self._mark_m = np.full(2, np.nan)
         self.n_qpos = int(self._model.nq)
         self._renderer = mujoco.Renderer(self._model, height, width)
         self._shadows = shadows
@@ -80,8 +83,12 @@ class CameraRig:
             for name in CAMERA_NAMES
         }
 
-    def publish(self, t_s: float, qpos: np.ndarray) -> None:
-        """Render the state `qpos` with every camera and publish the pictures as taken at `t_s`."""
+    def publish(self, t_s: float, mark_m: np.ndarray, qpos: np.ndarray) -> None:
+        """Render the state `qpos` with every camera and publish the pictures as taken at `t_s`.
+
+        `mark_m` (2,) is where the mark is drawn, nan for nowhere.
+        """
+        self._put_mark(mark_m)
         self._data.qpos[:] = qpos
         mujoco.mj_kinematics(self._model, self._data)
         mujoco.mj_comPos(self._model, self._data)
@@ -90,6 +97,14 @@ class CameraRig:
             self._renderer.update_scene(self._data, name)
             self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = self._shadows
             file.publish(self._renderer.render(), t_s)
+
+    def _put_mark(self, mark_m: np.ndarray) -> None:
+        if np.array_equal(mark_m, self._mark_m, equal_nan=True):
+            return
+        self._mark_m = mark_m.copy()
+        self._look.apply(None)
+        if np.isfinite(mark_m).all():
+            self._look.show_mark((float(mark_m[0]), float(mark_m[1])))
 
     def close(self) -> None:
         """Free the renderer and remove the frame files."""
@@ -115,7 +130,7 @@ def render_until_closed(rig: CameraRig, stream: StateStream, rate_hz: float) -> 
             break
         if record is not None:
             start_s = time.monotonic()
-            rig.publish(float(record[0]), record[1:])
+            rig.publish(float(record[0]), record[1:N_BEFORE_QPOS], record[N_BEFORE_QPOS:])
             render_ms.append(1e3 * (time.monotonic() - start_s))
             if len(render_ms) == 1:
                 print("ready", flush=True)
@@ -150,7 +165,7 @@ def main(argv: list[str] | None = None) -> int:
     os.nice(NICENESS)
     rig = CameraRig(args.frames, args.size, shadows=args.shadows)
     try:
-        stream = StateStream(sys.stdin.fileno(), rig.n_qpos)
+        stream = StateStream(sys.stdin.fileno(), N_BEFORE_QPOS + rig.n_qpos)
         statistics = render_until_closed(rig, stream, args.hz)
     finally:
         rig.close()

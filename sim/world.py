@@ -4,9 +4,10 @@
 
 The port appears at --link when the first pictures are in --frames. Physics follows real time in
 steps of 2 ms; what this process oversleeps beyond a tenth of a second is left out and counted as
-slip. It ends on SIGTERM or SIGINT, or with the process that started it once the arm is soft, and
-takes the link, the frame files and the camera process with it. The last line of output is one JSON
-object.
+slip. With --judge it takes instructions on standard input and says in JSON lines what its referee
+finds (`sim.judged_tasks`). It ends on SIGTERM or SIGINT, or with the process that started it once
+the arm is soft, and takes the link, the frame files and the camera process with it. The last line
+of output is one JSON object.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from sim.camera_process import (
     parse_size,
 )
 from sim.gl import GlError
+from sim.judged_tasks import InstructionStream, JudgedTasks
 from sim.model import World
 from sim.plant import MujocoPlant
 
@@ -69,7 +71,12 @@ class WorldServer:
     """Serves one seeded world; `stop` may be set from a signal handler."""
 
     def __init__(
-        self, seed: int, *, record_truth: bool = False, parent_pid: int | None = None
+        self,
+        seed: int,
+        *,
+        record_truth: bool = False,
+        parent_pid: int | None = None,
+        instructions: InstructionStream | None = None,
     ) -> None:
         self.stop = threading.Event()
         self.world = World(seed)
@@ -79,6 +86,8 @@ class WorldServer:
         self._record_truth = record_truth
         self._next_truth_s = -float("inf")
         self._cameras: CameraProcess | None = None
+        self._instructions = instructions
+        self._tasks = JudgedTasks(self.world, seed, _print_line)
         self._orphaned_s: float | None = None
         self._torque_s = -float("inf")  # when it was last on, since the parent is gone
         self._parent = os.getppid() if parent_pid is None else parent_pid
@@ -115,8 +124,10 @@ class WorldServer:
 
     def _on_tick(self) -> None:
         now_s = time.monotonic()
+        if self._instructions is not None:
+            self._judge(self._instructions, now_s)
         if self._cameras is not None:
-            self._cameras.publish(now_s, self.world.data.qpos)
+            self._cameras.publish(now_s, self.world.data.qpos, self._tasks.mark_m)
         if self._record_truth and now_s >= self._next_truth_s:
             self._next_truth_s = now_s + TRUTH_INTERVAL_S
             truth = asdict(self.world.truth())
@@ -124,6 +135,12 @@ class WorldServer:
             self.truth_lines.append(json.dumps({"t_s": now_s, "sim_s": sim_s, **truth}))
         if os.getppid() != self._parent and self._may_end(now_s):
             self.stop.set()
+
+    def _judge(self, instructions: InstructionStream, now_s: float) -> None:
+        newest = instructions.newest()
+        if newest is not None:
+            self._tasks.begin(*newest, now_s)
+        self._tasks.look(now_s)
 
     def _may_end(self, now_s: float) -> bool:
         """Whether the arm is soft: a program that was killed leaves that to its watchdog."""
@@ -169,6 +186,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--truth", type=Path, metavar="FILE", help="write poses over time at the end, JSON lines"
     )
     parser.add_argument(
+        "--judge",
+        action="store_true",
+        help='judge what standard input asks for: {"task": 0, "instruction": "..."} a line',
+    )
+    parser.add_argument(
         "--parent",
         type=_whole_number,
         metavar="PID",
@@ -180,7 +202,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the world; 0 when it was ended, 1 when it broke, 2 when it could not start as asked."""
     args = build_parser().parse_args(argv)
-    server = WorldServer(args.seed, record_truth=args.truth is not None, parent_pid=args.parent)
+    server = WorldServer(
+        args.seed,
+        record_truth=args.truth is not None,
+        parent_pid=args.parent,
+        instructions=InstructionStream(sys.stdin.fileno()) if args.judge else None,
+    )
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_number, lambda *_: server.stop.set())
     try:
@@ -225,6 +252,10 @@ def _require_new_file(path: Path | None) -> None:
         raise WorldError(f"{path} already exists; remove it or choose another path")
     if not path.parent.is_dir():
         raise WorldError(f"{path}: there is no folder {path.parent}; make it first")
+
+
+def _print_line(line: str) -> None:
+    print(line, flush=True)
 
 
 def _fail(error: Exception, code: int) -> int:

@@ -16,7 +16,9 @@ from edge.onnx_session import EngineSettings
 from edge.policy import Policy
 from edge.profile import load_profile
 from quantization.build import build_bundle
+from quantization.calibration.calibrate import calibrate
 from quantization.fidelity.errors import FidelityError
+from quantization.fidelity.observations import Sampling
 from quantization.fidelity.open_loop import Conditions, answers
 from quantization.fidelity.robot_units import RobotUnits
 from quantization.fidelity.sensitivity import block_of, layer_sensitivity
@@ -25,14 +27,24 @@ NO_DEPTH = Conditions(depth="off")  # a code that falls the other way would hide
 
 
 @pytest.fixture(scope="module")
-def donor(tmp_path_factory):
+def donor(tmp_path_factory, bundles, request):
     """Give `donor(format)`: a bundle with every matrix in that format."""
     root = tmp_path_factory.mktemp("donors")
+    recorded = root / "calibration.safetensors"
 
     def build(form):
         path = root / form
         if not path.exists():
-            build_bundle(REFERENCE / "two_cameras" / "checkpoint", path, "fp32", [("*", form)])
+            if form == "int8-static":
+                episodes = str(request.getfixturevalue("tiny_dataset"))
+                calibrate(bundles(), episodes, recorded, sampling=Sampling(4), ranges="minmax")
+            build_bundle(
+                REFERENCE / "two_cameras" / "checkpoint",
+                path,
+                "fp32",
+                [("*", form)],
+                calibration=recorded if form == "int8-static" else None,
+            )
         return path
 
     return build
@@ -52,7 +64,7 @@ def tip_error_mm(small, whole):
     return units.tip_distances_mm(ours, theirs).mean()
 
 
-@pytest.mark.parametrize("form", ["int8", "int4", "int4-block16-asymmetric"])
+@pytest.mark.parametrize("form", ["int8", "int8-static", "int4", "int4-block16-asymmetric"])
 def test_all_matrices_together_do_what_the_small_bundle_does(bundles, donor, form):
     [found] = layer_sensitivity(
         bundles(), {"": donor(form)}, observations(bundles()), NO_DEPTH, group=lambda path: "*"

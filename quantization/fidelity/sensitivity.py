@@ -122,11 +122,11 @@ class _Bench:
         """Ask full precision with `layers`, by path, as the donor has them."""
         sessions = dict(self._sessions)
         for graph in dict.fromkeys(layer.graph for layer in layers.values()):
-            parts = [
-                path.removeprefix(f"{graph}/")
+            parts = {
+                path.removeprefix(f"{graph}/"): layer.format
                 for path, layer in layers.items()
                 if layer.graph == graph
-            ]
+            }
             sessions[f"{graph}.onnx"] = self._session(donor, graph, parts)
         if PREFILL in donor.manifest.files:  # its decoder serves the depth span only
             sessions.setdefault(PREFILL, self._sessions[DECODER])
@@ -185,7 +185,9 @@ class _Bench:
             self._conditions.actions,
         )
 
-    def _session(self, donor: Bundle, graph: str, parts: list[str]) -> onnxruntime.InferenceSession:
+    def _session(
+        self, donor: Bundle, graph: str, parts: Mapping[str, str]
+    ) -> onnxruntime.InferenceSession:
         file = f"{graph}.onnx"
         source = DECODER if file == PREFILL else file
         model = transplanted(

@@ -7,7 +7,7 @@ memory, so this works for a checkpoint of any size.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +15,14 @@ import onnx
 from onnx import helper, numpy_helper
 
 from quantization.fidelity.errors import FidelityError
+from quantization.formats import INT8
 
-# What multiplies, as `quantization.graph` writes it: in blocks; rows of 8-bit activations, each
-# divided by its size first; plain, behind 8-bit activations with a step known beforehand, and in
-# full precision.
+# What multiplies, as `quantization.graph` writes it: in blocks; 8-bit activations, rows divided by
+# their size first or with a step known beforehand; plain, behind such ones, or in full precision.
 _BLOCKS, _ROWS, _PLAIN = "MatMulNBits", "MatMulIntegerToFloat", "MatMul"
 _BIAS = 5  # input of the first; full precision adds it in a node of its own
 _QUANTISE, _DEQUANTISE = "QuantizeLinear", "DequantizeLinear"
+_BY_OPTIMUM = "_quantized"  # how its quantiser renames a weight
 _MARK = "small/"
 
 
@@ -57,34 +58,35 @@ class Graph:
 
     def product(self, part: str) -> onnx.NodeProto | None:
         """Return a node that multiplies by the matrix `part`, None when there is none."""
-        wanted = f"{part}.weight"
+        wanted = {f"{part}.weight", f"{part}.weight{_BY_OPTIMUM}"}
         nodes = [node for graph in _branches(self.proto.graph) for node in graph.node]
         for node in nodes:
-            if wanted in node.input:
+            if not wanted.isdisjoint(node.input):
                 if node.op_type != _DEQUANTISE:
                     return node
                 return next(user for user in nodes if node.output[0] in user.input)
         return None
 
-    def source(self, product: onnx.NodeProto) -> tuple[str, str | None]:
-        """Return what is multiplied, and by what its rows were divided before (None: nothing)."""
+    def source(self, product: onnx.NodeProto, by_rows: bool) -> tuple[str, str | None]:
+        """Return what is multiplied, and what its rows were divided by (None: nothing)."""
         value = product.input[0]
         while (maker := self._makers.get(value)) and maker.op_type in (_QUANTISE, _DEQUANTISE):
             value = maker.input[0]
-        if product.op_type != _ROWS:
+        if not by_rows:
             return value, None
         return self._makers[value].input[0], self._makers[value].input[1]
 
 
-def transplanted(whole: Graph, small: Graph, parts: Collection[str]) -> onnx.ModelProto:
-    """Return `whole` with the matrices `parts` (names within the graph) as `small` stores them.
+def transplanted(whole: Graph, small: Graph, parts: Mapping[str, str]) -> onnx.ModelProto:
+    """Return `whole` with matrices as `small` stores them.
 
-    Raises `FidelityError` when a matrix is not stored in a way that can be taken over.
+    `parts` gives the format of each by its name within the graph. Raises `FidelityError` when a
+    matrix is not stored in a way that can be taken over.
     """
     model = onnx.ModelProto()
     model.CopyFrom(whole.proto)
     taken: dict[str, onnx.TensorProto] = {}
-    for part in parts:
+    for part, form in parts.items():
         found = small.product(part)
         if found is None or found.op_type not in (_BLOCKS, _ROWS, _PLAIN):
             kind = "absent" if found is None else f"read by {found.op_type}"
@@ -97,7 +99,7 @@ def transplanted(whole: Graph, small: Graph, parts: Collection[str]) -> onnx.Mod
                         f"{whole.folder}: {part} is not in full precision; compare with a bundle "
                         "built with --recipe fp32"
                     )
-                _Graft(small, found, f"{part}.{places}/", taken).replace(graph, node)
+                _Graft(small, found, f"{part}.{places}/", taken).replace(graph, node, form)
                 places += 1
         if not places:
             raise FidelityError(f"{whole.folder}: no matrix {part}; it is of another checkpoint")
@@ -119,9 +121,9 @@ class _Graft:
         self._nodes: list[onnx.NodeProto] = []
         self._names: dict[str, str] = {"": ""}
 
-    def replace(self, graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
+    def replace(self, graph: onnx.GraphProto, node: onnx.NodeProto, form: str) -> None:
         """Put the copies where `node` was: they read its input and give its result."""
-        source, row_size = self._small.source(self._product)
+        source, row_size = self._small.source(self._product, form == INT8.name)
         self._names[source] = node.input[0]
         inputs = [self._copy(name) for name in self._product.input[:_BIAS]]
         while not inputs[-1]:

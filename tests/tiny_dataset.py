@@ -28,6 +28,11 @@ def states(episode: int, frames: int) -> np.ndarray:
     return (MIDDLE + SWING * np.sin(phase + episode + np.arange(6))).astype(np.float32)
 
 
+def rising(action: np.ndarray, steps: int) -> np.ndarray:
+    """Give the actions that are recorded with one, (steps, joints) float32."""
+    return (action + 0.1 * np.arange(steps)[:, None]).astype(np.float32)
+
+
 def picture(camera: int, episode: int, frame: int) -> np.ndarray:
     """Draw a smooth picture that tells camera, episode and frame apart, even after a codec."""
     rows = np.linspace(0, 60, HEIGHT_PX)[:, None]
@@ -47,13 +52,21 @@ def write_tiny_dataset(
     joints: tuple[str, ...] = JOINTS,
     move=lambda values: values,  # of joints, for datasets of another convention
     video: bool = True,
+    chunk_steps: int = 0,
+    chunk=rising,  # of an action and a number of steps
 ) -> Path:
-    """Write one episode per length, tasks in turn; the action is the state two frames later."""
+    """Write one episode per length, tasks in turn; the action is the state two frames later.
+
+    With `chunk_steps` each frame has a chunk of that many actions.
+    """
     from lerobot.configs import RGBEncoderConfig
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     vector = {"dtype": "float32", "shape": (len(joints),), "names": list(joints)}
     features = {"observation.state": vector, "action": dict(vector)}
+    if chunk_steps:
+        shape = (chunk_steps * len(joints),)
+        features["action.chunk"] = {"dtype": "float32", "shape": shape, "names": None}
     for camera in CAMERAS:
         features[f"observation.images.{camera}"] = {
             "dtype": "video" if video else "image",
@@ -76,6 +89,8 @@ def write_tiny_dataset(
             row = {"observation.state": values[frame], "action": values[frame + 2]}
             for number, camera in enumerate(CAMERAS):
                 row[f"observation.images.{camera}"] = picture(number, episode, frame)
+            if chunk_steps:
+                row["action.chunk"] = chunk(values[frame + 2], chunk_steps).ravel()
             dataset.add_frame({**row, "task": tasks[episode % len(tasks)]})
         dataset.save_episode(parallel_encoding=False)
     dataset.finalize()

@@ -20,18 +20,19 @@ from quantization.errors import BuildError
 from quantization.fidelity.observations import Sampling, recorded_observations
 from quantization.fidelity.open_loop import Conditions
 from quantization.fidelity.sensitivity import LayerSensitivity, layer_sensitivity
-from quantization.gate_advice import grouping, harm_of
+from quantization.layer_harm import block_format, choices_of, grouping
 from quantization.recipes import EDGES, Recipe, Rule
 from quantization.work_folder import work_folder
 
 AUTO = "auto"
 SAMPLES = 12
 _TRIES = 4  # to meet the ceiling: what a graph weighs besides its matrices depends on their forms
-# What a matrix may become, besides float32. The head keeps to blocks, as in the shipped recipes.
+# What a matrix may become, besides float32; in the expert and the head, as in the shipped recipes,
+# no 8 bits without blocks.
 _DONORS: dict[str, tuple[Rule, ...]] = {
     "int4": (("*", "int4"),),
-    "int8": (("*", "int8"), ("expert/*", "int8-block128"), ("decoder/head", "int8-block")),
-    "int8-block": (("*", "int8-block"),),
+    "int8": (("*", "int8"), ("expert/*", "fp32"), ("decoder/head", "fp32")),
+    "int8-block": (("*", "int8-block"), ("expert/*", block_format("expert/"))),
 }
 _SMALLEST = "int4"
 Say = Callable[[str], object]
@@ -94,16 +95,6 @@ def ceiling_of(profile: str) -> int:
             "for a bundle; give --max-bytes"
         )
     return board.bundle_mib << 20
-
-
-def choices_of(layers: Iterable[LayerSensitivity]) -> dict[str, list[Choice]]:
-    """Return by path what a matrix can be, float32 without harm included."""
-    choices: dict[str, list[Choice]] = {}
-    for layer in layers:
-        if layer.path not in choices:
-            choices[layer.path] = [Choice("fp32", layer.full_bytes, 0.0)]
-        choices[layer.path].append(Choice(layer.format, layer.bytes, harm_of(layer)))
-    return choices
 
 
 def recipe_of(formats: Mapping[str, str], name: str = AUTO) -> Recipe:

@@ -10,11 +10,10 @@ from edge.manifest import Manifest
 from quantization.allocation import Choice, most_needed
 from quantization.fidelity.observations import RecordedObservation
 from quantization.fidelity.open_loop import Conditions
-from quantization.fidelity.sensitivity import LayerSensitivity, block_of, layer_sensitivity
-from quantization.formats import parse_format
+from quantization.fidelity.sensitivity import LayerSensitivity, layer_sensitivity
+from quantization.layer_harm import block_format, grouping, stored_choices
 
 MOST_OBSERVATIONS = 12  # to look at every layer with; a ranking needs fewer than a verdict
-MOST_MATRICES = 200  # of which each is looked at by itself; blocks of those that have more
 _MARGIN = 0.8  # of the harm that the limit allows, since layers are not quite independent
 _OTHERWISE = 0.25  # of the harm there is, where what failed is not a distance
 # Four bits more make a weight's error 16 times smaller and its harm 256 times; the harm that 8-bit
@@ -42,27 +41,16 @@ def layers_to_keep(
     return advice(layers, checks)
 
 
-def grouping(manifest: Manifest) -> Callable[[str], str]:
-    """Return what names the group of a matrix: itself in small models, its block in large ones."""
-    return str if len(manifest.recipe.layers) <= MOST_MATRICES else block_of
-
-
 def advice(layers: Sequence[LayerSensitivity], checks: Mapping[str, GateCheck]) -> tuple[str, ...]:
     """Return rules that give the layers with most harm the next larger format."""
-    stored = {layer.path: Choice(layer.format, layer.bytes, harm_of(layer)) for layer in layers}
-    better = {
-        path: Choice(_next_format(choice.format), 0, _STEP_HARM * choice.harm)
-        for path, choice in stored.items()
-        if choice.format != "fp32"
-    }
+    stored, better = {}, {}
+    for (path, form), choice in stored_choices(layers).items():
+        key = f"{path} {form}"
+        stored[key] = choice
+        better[key] = Choice(_next_format(path, form), 0, _STEP_HARM * choice.harm)
     wanted = wanted_share(checks) * sum(choice.harm for choice in stored.values())
-    return tuple(f"{path}={better[path].format}" for path in most_needed(stored, better, wanted))
-
-
-def harm_of(layer: LayerSensitivity) -> float:
-    """Return the square of what a layer alone does: mm2 at the fingertip, or shares of ranges."""
-    error = layer.action_error if layer.tip_error_mm is None else layer.tip_error_mm
-    return error**2
+    names = most_needed(stored, better, wanted)
+    return tuple(f"{name.partition(' ')[0]}={better[name].format}" for name in names)
 
 
 def wanted_share(checks: Mapping[str, GateCheck]) -> float:
@@ -75,7 +63,7 @@ def wanted_share(checks: Mapping[str, GateCheck]) -> float:
     return min(shares, default=1.0)
 
 
-def _next_format(name: str) -> str:
+def _next_format(path: str, name: str) -> str:
     """Return the format that does less harm: scales for fewer inputs, then more bits."""
-    form = parse_format(name)
-    return "fp32" if form.bits == 8 and form.block else "int8-block"
+    form = block_format(path)
+    return "fp32" if name == form else form

@@ -29,6 +29,7 @@ from quantization.formats import FP32, Format, parse_format
 Rule = tuple[str, str]  # shell pattern over paths, name of a format
 
 _PREFILL = "prefill/"
+_MOST_TOLD = 3  # rules that a recipe's name lists; the manifest has all of them
 _WIDE_INPUTS = 1024  # from here on a block of 128 inputs, the fastest on CPUs, is still local
 _BY_WIDTH = ("int4", "int8-block")  # names that leave the block to the matrix
 
@@ -68,7 +69,10 @@ class Recipe:
     def with_rules(self, rules: Iterable[Rule]) -> Recipe:
         """Return this recipe with `rules` after its own; the name says so."""
         rules = tuple(rules)
-        name = ", ".join([self.name, *(f"{pattern}={form}" for pattern, form in rules)])
+        told = [f"{pattern}={form}" for pattern, form in rules]
+        if len(told) > _MOST_TOLD:
+            told = [f"{len(told)} rules"]
+        name = ", ".join([self.name, *told])
         return _checked(Recipe(name, self.rules + rules)) if rules else self
 
 

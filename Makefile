@@ -7,10 +7,13 @@ PROFILE   ?= sim
 RECIPE    ?= int4
 TASK      ?= put the red cube in the bin
 BUNDLE    ?= bundle
+WHOLE     ?= whole
+EPISODES  ?= sim
 CHECKPOINT ?= checkpoints/nano
 DEMO      := demo
 STAGE     ?= depth
 SMOKE     := smoke
+GATE      = $(if $(filter sim,$(EPISODES)),$(RUNTIME),$(VENV))
 export TASK
 
 .DEFAULT_GOAL := help
@@ -43,6 +46,12 @@ quantize: setup-runtime ## build BUNDLE from CHECKPOINT with RECIPE
 verify: setup-runtime ## check every digest and shape of BUNDLE
 	@$(RUNTIME)/bin/molmoact-quantize verify $(BUNDLE)
 
+gate: $(if $(filter sim,$(EPISODES)),setup-runtime,setup) | $(WHOLE) ## judge BUNDLE against full precision on EPISODES, sim or a dataset's folder (TRIALS=60)
+	@$(GATE)/bin/molmoact-quantize gate $(BUNDLE) --against $(WHOLE) --episodes $(EPISODES) $(if $(TRIALS),--trials $(TRIALS))
+
+$(WHOLE): | setup-runtime
+	@$(RUNTIME)/bin/molmoact-quantize build $(CHECKPOINT) $@ --recipe fp32
+
 bench: setup-runtime ## time every stage of BUNDLE by what it grows with, beside what this machine can do
 	@$(RUNTIME)/bin/molmoact-bench latency $(BUNDLE) --profile $(PROFILE)
 
@@ -52,8 +61,8 @@ train: setup ## train STAGE at nano size (general specialise rehearse discrete e
 train-smoke: setup ## every stage in short, from recorded demonstrations to a bundle that acts; writes smoke/
 	@scripts/train_smoke.sh $(VENV) $(SMOKE)
 
-run: setup-runtime ## run BUNDLE on the arm of PROFILE with TASK (a real arm: PORT=/dev/... CALIBRATION=arm.json)
-	@$(RUNTIME)/bin/molmoact-edge run $(BUNDLE) --profile $(PROFILE) --task "$$TASK" $(if $(PORT),--port $(PORT)) $(if $(CALIBRATION),--calibration $(CALIBRATION))
+run: setup-runtime ## run BUNDLE on the arm of PROFILE with TASK (a real arm: PORT=/dev/... CALIBRATION=arm.json; not passed by 'gate': ACCEPT=unjudged)
+	@$(RUNTIME)/bin/molmoact-edge run $(BUNDLE) --profile $(PROFILE) --task "$$TASK" $(if $(ACCEPT),--accept-$(ACCEPT)) $(if $(PORT),--port $(PORT)) $(if $(CALIBRATION),--calibration $(CALIBRATION))
 
 scan: setup-runtime ## list ports and the servos on them (PORT=/dev/... for one)
 	@$(RUNTIME)/bin/molmoact-arm scan $(if $(PORT),--port $(PORT))
@@ -71,4 +80,4 @@ stop: ## let an arm down at once, whoever drives it (PORT=/dev/...)
 	@PATH="$(RUNTIME)/bin:$(VENV)/bin:$$PATH" molmoact-arm stop --port $(PORT)
 
 clean: ## remove what was built, not the environments
-	rm -rf $(DEMO) $(BUNDLE) $(SMOKE) .pytest_cache .ruff_cache
+	rm -rf $(DEMO) $(BUNDLE) $(WHOLE) $(SMOKE) .pytest_cache .ruff_cache

@@ -12,16 +12,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge.bundle import open_bundle
 from edge.manifest import Manifest
+from edge.normalization import choose_tag
 from edge.profile import load_profile
 from quantization.allocation import Allocation, Choice, allocate
 from quantization.build import build_bundle
 from quantization.errors import BuildError
-from quantization.fidelity.observations import Sampling, recorded_observations
+from quantization.fidelity.observations import Sampling
 from quantization.fidelity.open_loop import Conditions
 from quantization.fidelity.sensitivity import LayerSensitivity, layer_sensitivity
 from quantization.layer_harm import block_format, choices_of, grouping
 from quantization.recipes import EDGES, Recipe, Rule
+from quantization.recordings import take_observations
 from quantization.work_folder import work_folder
 
 AUTO = "auto"
@@ -117,16 +120,9 @@ def _measure(
     settings: AutoSettings,
     progress: Callable[[int, int], object],
 ) -> list[LayerSensitivity]:
-    from edge.bundle import open_bundle
-    from edge.normalization import choose_tag
-
     tag = choose_tag(open_bundle(whole).tags, settings.norm_tag)
-    seen = recorded_observations(
-        settings.episodes,
-        tag,
-        Sampling(settings.samples, seed=settings.seed),
-        embodiment=settings.embodiment,
-    )
+    sampling = Sampling(settings.samples, seed=settings.seed)
+    seen = take_observations(settings.episodes, tag, sampling, settings.embodiment)
     conditions = Conditions(norm_tag=settings.norm_tag, seed=settings.seed)
     group = grouping(donors[_SMALLEST])
     return layer_sensitivity(whole, paths, seen, conditions, group=group, progress=progress)

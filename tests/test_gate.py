@@ -16,6 +16,7 @@ pytest.importorskip("onnx")
 import quantization.gate
 import quantization.gate_file
 import quantization.layer_harm
+import quantization.recordings
 from edge.bundle import open_bundle
 from edge.gate_entry import FAILED, PASSED, UNJUDGED, standing
 from edge.manifest import read_manifest
@@ -32,7 +33,9 @@ LOOSE = [f"{name}=1000" for name in ("tip_mean_mm", "tip_p95_mm")] + ["gripper_a
 def one_episode(monkeypatch):
     """Give the reference's pictures, whatever episodes are asked for."""
     monkeypatch.setattr(
-        quantization.gate, "recorded_observations", lambda *_, **__: gate_practice.observations()
+        quantization.recordings,
+        "recorded_observations",
+        lambda *_, **__: gate_practice.observations(),
     )
 
 

@@ -58,7 +58,7 @@ def _print_open_loop(report: OpenLoopReport, episodes: str) -> None:
         print("chunk seams, jump of the worst joint's goal velocity, deg/s: mean, p95, max")
         for name, part in (
             ("bundle", seams.bundle),
-            ("full precision", seams.against),
+            ("against", seams.against),
             ("other noise", seams.other_noise),
         ):
             print(f"  {name:<18}{_row(part)}")
@@ -102,9 +102,9 @@ def _print_closed_loop(report: ClosedLoopReport, seed: int | None) -> None:
         f"limit {ours.limit_s:g} s, a call every {ours.replan_s:g} s, {ours.latency_s:g} s late"
     )
     print(f"bundle: {_how(ours.depth, ours.chunking)}", end="; ")
-    print(f"full precision: {_how(theirs.depth, theirs.chunking)}")
+    print(f"against: {_how(theirs.depth, theirs.chunking)}")
     sides = (report.figures, report.against_figures, report.other_noise_figures)
-    names = ("bundle", "full precision", "other noise")
+    names = ("bundle", "against", "other noise")
     print(f"\n{'successes, 95 %':<18}{''.join(f'{name:>30}' for name in names)}")
     for kind in report.figures.by_kind:
         print(f"{kind:<18}{''.join(f'{_share(side.by_kind[kind]):>30}' for side in sides)}")
@@ -112,7 +112,7 @@ def _print_closed_loop(report: ClosedLoopReport, seed: int | None) -> None:
     print(f"{'with named cube':<18}{''.join(f'{_share(side.named):>30}' for side in sides)}")
     for label, text in _SMOOTHNESS:
         print(f"{label:<18}{''.join(f'{text(side):>30}' for side in sides)}")
-    print("\nbundle minus full precision, the same trials, points")
+    print("\nbundle minus against, the same trials, points")
     for kind, difference in report.by_kind_difference.items():
         print(f"  {kind:<16}{_difference(difference)}")
     print(f"  {'all':<16}{_difference(report.difference)}")
@@ -127,7 +127,7 @@ def _how(depth: str, chunking: bool) -> str:
 
 
 def _print_cards(bundle: BundleCard, against: BundleCard) -> None:
-    for role, card in (("bundle", bundle), ("full precision", against)):
+    for role, card in (("bundle", bundle), ("against", against)):
         print(
             f"{role}: {card.path} ({card.recipe}), {card.size_bytes / _MIB:.1f} MiB, "
             f"checkpoint {card.source_sha256[:12]}"

@@ -133,6 +133,12 @@ def test_a_bundle_against_itself_is_tried_once(bundles, played):
     assert [job.settings.chunking for job in played[5:]].count(False) == 5
 
 
+def test_tokens_are_not_held_to_what_the_arm_does(bundles, played):
+    tokens = Runner(bundles("action_tokens"), SHORT, actions="discrete")
+    report = measure_closed_loop(tokens, None, trials(1), SHORT)
+    assert [job.settings.chunking for job in played] == [report.settings.chunking] == [False]
+
+
 def test_a_journal_saves_what_was_tried(bundles, played, tmp_path):
     journal = tmp_path / "new" / "trials.jsonl"
     first = measure_closed_loop(bundles(), None, trials(4), SHORT, journal=journal)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge.bundle import open_bundle
+from edge.manifest import DISCRETE
 from edge.normalization import choose_tag
 from edge.observation import ActionsMode
 from quantization.fidelity.desk import require_desk
@@ -124,12 +125,10 @@ def _resolved(side: Runner) -> tuple[Runner, BundleCard]:
     """Say by name what the bundle would do by itself: a journal knows results by it."""
     bundle = open_bundle(side.bundle)
     tag = choose_tag(bundle.tags, side.settings.norm_tag)
-    named = Runner(
-        bundle=side.bundle,
-        settings=replace(side.settings, norm_tag=tag.name),
-        actions=side.actions or bundle.manifest.model.actions[0],
-    )
-    return named, bundle_card(bundle)
+    actions = side.actions or bundle.manifest.model.actions[0]
+    chunking = side.settings.chunking and actions != DISCRETE  # tokens cannot be held
+    settings = replace(side.settings, norm_tag=tag.name, chunking=chunking)
+    return Runner(side.bundle, settings, actions), bundle_card(bundle)
 
 
 def trial_figures(results: Sequence[TrialResult]) -> TrialFigures:

@@ -26,7 +26,7 @@ from quantization.fidelity.observations import (
     Sampling,
     recorded_observations,
 )
-from quantization.fidelity.open_loop import Conditions, measure_open_loop
+from quantization.fidelity.open_loop import Conditions, check_same_source, measure_open_loop
 from quantization.fidelity.report import OpenLoopReport
 from quantization.fidelity.sensitivity import LayerSensitivity, block_of, layer_sensitivity
 
@@ -90,6 +90,7 @@ def measure_fidelity(
         )
     report, layers = None, []
     if open_loop is not None:
+        check_same_source(*(open_bundle(path) for path in (bundle, against)))
         seen = _observations(against, conditions, open_loop)
         report = measure_open_loop(bundle, against, seen, conditions)
         if open_loop.layer_samples:

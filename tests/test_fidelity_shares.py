@@ -1,10 +1,11 @@
-"""Intervals and tests on shares, against scipy and published examples."""
+"""Intervals and tests on shares, flips of grippers, seams: against scipy and cases by hand."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from quantization.fidelity.episode_seams import episode_seams
 from quantization.fidelity.flips import flip_agreement
 from quantization.fidelity.shares import paired_difference, share_of
 
@@ -93,3 +94,23 @@ def test_without_flips_there_is_nothing_to_agree_on():
     still = flip_agreement([opened()], [opened()], action_hz=30)
     assert still.agreement is None
     assert still.sides_equal == 1
+
+
+def test_a_seam_is_the_change_of_velocity_from_one_tick_to_the_next():
+    still = np.zeros((12, 2))
+    rising = np.stack([np.arange(12) * 0.1, np.zeros(12)], axis=1)  # 3 deg/s at 30 Hz
+    smooth = episode_seams([0.0, 0.2], [rising, rising + np.array([0.6, 0])], 30)
+    np.testing.assert_allclose(smooth, [0], atol=1e-9)
+    # From 1 deg to 0 in a tick, which is 30 deg/s, and still again.
+    np.testing.assert_allclose(
+        episode_seams([0.0, 0.2], [still + np.array([0, 1]), still], 30), [30]
+    )
+    np.testing.assert_allclose(episode_seams([0.0, 0.2], [still, rising], 30), [3])
+    assert len(episode_seams([0.0, 0.2, 0.4], [still] * 3, 30)) == 2
+
+
+def test_there_is_no_seam_where_nothing_is_followed():
+    still = np.zeros((6, 2))
+    assert len(episode_seams([0.0, 0.5], [still, still], 30)) == 0  # it was over before
+    assert len(episode_seams([0.0, 0.1, 0.2], [still, None, still], 30)) == 0
+    assert len(episode_seams([0.0, 0.2], [None, None], 30)) == 0

@@ -9,20 +9,21 @@ codes of its own earlier frames, as on the robot.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
+from edge.bundle import Bundle
 from edge.errors import UndecodableActionsError
 from edge.manifest import DISCRETE
 from edge.normalization import RobotTag, choose_tag
 from edge.observation import ActionsMode, DepthMode
 from edge.policy import Policy, PolicyResult
 from edge.profile import Profile, load_profile
-from edge.seams import seam_jumps
+from quantization.fidelity.episode_seams import episode_seams
 from quantization.fidelity.errors import FidelityError
 from quantization.fidelity.flips import FlipAgreement, flip_agreement
 from quantization.fidelity.observations import RecordedObservation
@@ -73,7 +74,7 @@ def measure_open_loop(
     profile = load_profile(conditions.profile)
     whole = Policy.open(against, profile, conditions.actions)
     small = Policy.open(bundle, profile, whole.actions)
-    check_same_source(small, whole)
+    check_same_source(small.bundle, whole.bundle)
     tag = choose_tag(whole.bundle.tags, conditions.norm_tag)
     played: list[tuple[Answers, Answers, Answers]] = []
     for _, episode in groupby(observations, key=lambda seen: seen.episode):
@@ -103,12 +104,11 @@ def answers(
     return Answers(tuple(seen.t_s for seen in episode), results)
 
 
-def check_same_source(small: Policy, whole: Policy) -> None:
+def check_same_source(small: Bundle, whole: Bundle) -> None:
     """Raise `FidelityError` unless both bundles were built from one checkpoint."""
-    if small.bundle.manifest.source.sha256 != whole.bundle.manifest.source.sha256:
+    if small.manifest.source.sha256 != whole.manifest.source.sha256:
         raise FidelityError(
-            f"{small.bundle.path} and {whole.bundle.path} come from different checkpoints; build "
-            "both from one"
+            f"{small.path} and {whole.path} come from different checkpoints; build both from one"
         )
 
 
@@ -220,36 +220,21 @@ def _flips(
 def _seams(
     units: RobotUnits, played: list[tuple[Answers, Answers, Answers]], action_hz: float
 ) -> SeamVelocity | None:
+    body = list(units.body)
     jumps = [
-        np.concatenate([np.zeros(0), *(_jumps(part[player], units, action_hz) for part in played)])
+        np.concatenate(
+            [
+                episode_seams(
+                    part[player].times_s,
+                    [
+                        None if result is None else result.actions[:, body]
+                        for result in part[player].results
+                    ],
+                    action_hz,
+                )
+                for part in played
+            ]
+        )
         for player in range(3)
     ]
-    if not all(map(len, jumps)):
-        return None
-    return SeamVelocity(*map(amount, jumps))
-
-
-def _jumps(answered: Answers, units: RobotUnits, action_hz: float) -> np.ndarray:
-    """Follow an episode's chunks, each from its observation to the next one; (seams,)."""
-    goals, numbers = [], []
-    for number, (steps, result) in enumerate(_followed(answered, action_hz)):
-        if result is None or steps > len(result.actions):
-            steps, actions = 1, np.full((1, len(units.body)), np.nan)  # nothing to follow: no seam
-        else:
-            actions = result.actions[:steps, list(units.body)].astype(np.float64)
-        goals.append(actions)
-        numbers += [number] * steps
-    if not goals:
-        return np.zeros(0)
-    asked = np.concatenate(goals)
-    return seam_jumps(np.arange(len(asked)) / action_hz, asked, np.array(numbers))
-
-
-def _followed(answered: Answers, action_hz: float) -> Iterator[tuple[int, PolicyResult | None]]:
-    """Give how many actions of each answer are followed until the next; all of the last one's."""
-    for place, result in enumerate(answered.results):
-        if place + 1 < len(answered.results):
-            gap_s = answered.times_s[place + 1] - answered.times_s[place]
-            yield max(1, round(gap_s * action_hz)), result
-        else:
-            yield 1 if result is None else len(result.actions), result
+    return SeamVelocity(*map(amount, jumps)) if all(map(len, jumps)) else None

@@ -30,7 +30,7 @@ from edge.policy import Policy
 from edge.profile import load_profile
 from quantization.fidelity.errors import FidelityError
 from quantization.fidelity.observations import RecordedObservation
-from quantization.fidelity.open_loop import Answers, Conditions, answers
+from quantization.fidelity.open_loop import Answers, Conditions, answers, check_same_source
 from quantization.fidelity.robot_units import RobotUnits
 from quantization.fidelity.transplant import Graph, transplanted
 
@@ -227,10 +227,7 @@ def _groups(
     whole: Bundle, donor: Bundle, group: Callable[[str], str], only: str
 ) -> dict[tuple[str, str], dict[str, LayerEntry]]:
     """Return by (name, format) the donor's matrices, by path, that are not in full precision."""
-    if donor.manifest.source.sha256 != whole.manifest.source.sha256:
-        raise FidelityError(
-            f"{donor.path} and {whole.path} come from different checkpoints; build both from one"
-        )
+    check_same_source(donor, whole)
     groups: dict[tuple[str, str], dict[str, LayerEntry]] = {}
     for path, layer in donor.manifest.recipe.layers.items():
         if layer.format != _FULL and fnmatchcase(path, only):

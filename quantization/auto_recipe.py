@@ -76,8 +76,8 @@ def build_auto(
             whole = work / "whole"
             build_bundle(checkpoint, whole, "fp32", **options)
         donors = {}
-        for name, rules in _DONORS.items():
-            recipe = Recipe(name, (*rules, *EDGES))
+        for name, forms in _DONORS.items():
+            recipe = Recipe(name, (*forms, *EDGES))
             donors[name] = build_bundle(checkpoint, work / name, recipe, **options)
         layers = _measure(whole, {name: work / name for name in donors}, donors, settings, progress)
         smallest = donors[_SMALLEST]
@@ -146,13 +146,15 @@ def _build_within(
         manifest = build(path, recipe_of(found.formats))
         over = sum(entry.size_bytes for entry in manifest.files.values()) - max_bytes
         if over <= 0:
-            say(_told(found))
+            say(_told(found, layers))
             path.rename(bundle)
             return manifest
         excess += over
     raise BuildError(f"{bundle}: no recipe within {max_bytes} bytes was found; give more")
 
 
-def _told(found: Allocation) -> str:
+def _told(found: Allocation, layers: Sequence[LayerSensitivity]) -> str:
     counts = ", ".join(f"{n} {form}" for form, n in sorted(Counter(found.formats.values()).items()))
-    return f"chosen: {counts}; expected error {found.harm**0.5:.3g} (mm at the fingertip, if known)"
+    tips = any(layer.tip_error_mm is not None for layer in layers)
+    unit = "mm at the fingertip" if tips else "of the joints' ranges"
+    return f"chosen: {counts}; expected mean error {found.harm**0.5:.3g} {unit}"

@@ -59,7 +59,7 @@ def run_loop(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit code, raises `EdgeError`."""
     options = RunOptions(
         bundle=args.bundle,
-        task=args.task,
+        tasks=(args.task,),
         depth=args.depth,
         norm_tag=args.norm_tag,
         ports=None if args.port is None else tuple(args.port),

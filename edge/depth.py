@@ -63,11 +63,11 @@ class DepthSpan:
         self._cells = len(changed)
         self._draft = draft
         self.codes = np.zeros(self._cells, np.int64) if draft is None else np.array(draft, np.int64)
+        self.changed = changed
         self.changed_count = int(np.count_nonzero(changed))
         self.length = self._cells + 2
         self.passes = 0
         self.fed = 0
-        self._changed = changed
         self._tokens = tokens
         self._window = window
         self._trust = trust
@@ -98,7 +98,7 @@ class DepthSpan:
         Without `prompt_decides` its predictions do not count: only what is settled before the first
         changed cell rides, and may be nothing.
         """
-        stop = int(np.argmax(self._changed)) if self.changed_count else self.length
+        stop = int(np.argmax(self.changed)) if self.changed_count else self.length
         if prompt_decides:
             stop = self._window.stop(self._place(in_prefill=True))
         return self._pass(stop)
@@ -116,7 +116,7 @@ class DepthSpan:
         return self._pass(stop)
 
     def _place(self, *, in_prefill: bool) -> Place:
-        unsettled = np.flatnonzero(self._changed[self._settled :]) + self._settled
+        unsettled = np.flatnonzero(self.changed[self._settled :]) + self._settled
         return Place(self.fed, self.length, unsettled, self._sources[unsettled], in_prefill)
 
     def _pass(self, stop: int) -> tuple[np.ndarray, np.ndarray]:
@@ -126,7 +126,7 @@ class DepthSpan:
         span[0], span[-1] = self._tokens.start, self._tokens.end
         span[1:-1] = self.codes + self._tokens.first_code
         rows = np.arange(max(self.fed, self._settled), min(stop, self._cells))
-        rows = rows[self._changed[rows]]
+        rows = rows[self.changed[rows]]
         self._stop_position, self._rows = stop, rows
         self.passes += int(stop > self.fed)
         if self._goes_on and stop == self.length:

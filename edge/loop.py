@@ -36,6 +36,7 @@ LONGEST_NAP_S = 0.1
 END_TIME = "time"
 END_SIGNAL = "signal"
 END_STOP = "stop"
+END_TASKS = "tasks"
 
 WaitUntil = Callable[[float], None]
 
@@ -52,9 +53,23 @@ class PolicyFeed(Protocol):
         ...
 
 
+class Tasks(Protocol):
+    """What the arm is to do one after the other; see `edge.task_turns`."""
+
+    over: str  # why the run should end, "" while it should not
+
+    def look(self, now_s: float) -> Sequence[str]:
+        """Go on to the next task if it is time to, without blocking; return what happened."""
+        ...
+
+    def end(self, now_s: float) -> Sequence[str]:
+        """Take note that the run ends now."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class LoopEnd:
-    """Why the loop ended: `how` is time, signal or stop."""
+    """Why the loop ended: `how` is time, tasks, signal or stop."""
 
     how: str
     reason: str
@@ -75,6 +90,7 @@ class ControlLoop:
         arm: ArmProfile,
         clock: Callable[[], float] = time.monotonic,
         wait_until: WaitUntil | None = None,
+        tasks: Tasks | None = None,
     ) -> None:
         self._joints = joints
         self._chunks = chunks
@@ -86,6 +102,7 @@ class ControlLoop:
         self._times = arm.safety
         self._clock = clock
         self._wait_until = wait_until or _wait_until
+        self._tasks = tasks
         self._record = Tick()
         self._reading: JointReading | None = None
         self._bus_error: str | None = None
@@ -94,7 +111,7 @@ class ControlLoop:
         self._fault_since_s: float | None = None
 
     def run(self, seconds: float | None, stop: threading.Event) -> LoopEnd:
-        """Tick until `seconds` have passed, `stop` is set, or the gate stops; then soft-stop.
+        """Tick until time or tasks are over, `stop` is set, or the gate stops; then soft-stop.
 
         Raises nothing for what a bus, a model or a signal can do: that is in the LoopEnd. The box
         has the end too, also when a bug is raised.
@@ -111,12 +128,15 @@ class ControlLoop:
             end = LoopEnd(END_STOP, f"the control loop failed: {kind}: {one_line(error)}")
             raise
         finally:
+            ended_s = self._clock()
             self._note_end(end)
             try:
                 self._joints.soft_stop()
             except JointIoError as error:
                 soft_stop_error = str(error)
                 self._box.set_text("soft_stop_error", soft_stop_error)
+            if self._tasks is not None:
+                self._note_all(self._tasks.end(ended_s))
         return LoopEnd(end.how, end.reason, soft_stop_error)
 
     def _run(
@@ -142,6 +162,10 @@ class ControlLoop:
             reason = self._tick(slot, now_s, late_s)
             if reason is not None:
                 return LoopEnd(END_STOP, reason)
+            if self._tasks is not None:
+                self._note_all(self._tasks.look(self._clock()))
+                if self._tasks.over:
+                    return LoopEnd(END_TASKS, self._tasks.over)
             slot += 1
         return LoopEnd(END_SIGNAL, "interrupted")
 
@@ -228,6 +252,10 @@ class ControlLoop:
         if self._fault_since_s is None:
             self._fault_since_s = now_s
         return fault if now_s - self._fault_since_s >= self._times.fault_hold_s else None
+
+    def _note_all(self, happened: Sequence[str]) -> None:
+        for text in happened:
+            self._box.note(self._clock(), text)
 
     def _note_end(self, end: LoopEnd) -> None:
         self._box.set_text("how", end.how)

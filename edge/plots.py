@@ -1,4 +1,4 @@
-"""Draw the timeline of a run: goals against measurements, policy calls, verdicts, bus time.
+"""Draw the timeline of a run: tasks, goals against measurements, policy calls, verdicts, bus time.
 
 Made after the run, with matplotlib (extra `demo`).
 """
@@ -14,6 +14,7 @@ import numpy as np
 from edge.black_box import BlackBox
 from edge.policy_thread import PolicyCall
 from edge.safety import Outcome
+from edge.task_turns import Turn
 
 STAGE_COLOURS = {
     "preprocess": "#9aa5b1",
@@ -28,11 +29,17 @@ OUTCOME_COLOURS = {
     Outcome.HOLD: "#f58518",
     Outcome.STOP: "#b3001b",
 }
-WIDTH_IN, HEIGHT_IN, DPI = 13.0, 14.0, 100
+# Of a task by whether it was done; None: nobody judged it.
+TURN_COLOURS = {True: "#54a24b", False: "#d9787a", None: "#b8bec6"}
+WIDTH_IN, HEIGHT_IN, DPI = 13.0, 14.6, 100
 
 
 def write_timeline(
-    path: Path, box: BlackBox, calls: Sequence[PolicyCall], report: dict[str, Any]
+    path: Path,
+    box: BlackBox,
+    calls: Sequence[PolicyCall],
+    report: dict[str, Any],
+    turns: Sequence[Turn],
 ) -> None:
     """Write a PNG of one run."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -44,8 +51,8 @@ def write_timeline(
     n_joints = len(box.joint_names)
     figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    heights = [2.0] * n_joints + [1.2, 0.5, 1.2]
-    axes = figure.subplots(n_joints + 3, 1, sharex=True, height_ratios=heights)
+    heights = [0.6] + [2.0] * n_joints + [1.2, 0.5, 1.2]
+    task_axis, *axes = figure.subplots(n_joints + 4, 1, sharex=True, height_ratios=heights)
     for joint, (axis, name) in enumerate(zip(axes, box.joint_names, strict=False)):
         axis.plot(t_s, ticks["asked"][:, joint], color="#bbbbbb", lw=1.0, label="asked by policy")
         axis.plot(t_s, ticks["written"][:, joint], color="#e45756", lw=1.2, label="written")
@@ -53,6 +60,7 @@ def write_timeline(
         axis.set_ylabel(f"{name}\n{'%' if name == 'gripper' else 'deg'}")
         axis.grid(alpha=0.25)
     axes[0].legend(loc="upper right", ncols=3, fontsize=8)
+    _draw_turns([task_axis, *axes], turns, start_s)
     _draw_calls(axes[n_joints], calls, start_s)
     _draw_verdicts(axes[n_joints + 1], ticks["outcome"], t_s)
     _draw_bus(axes[n_joints + 2], ticks, t_s)
@@ -64,6 +72,24 @@ def write_timeline(
         fontsize=10,
     )
     figure.savefig(path)
+
+
+def _draw_turns(axes: Sequence[Any], turns: Sequence[Turn], start_s: float) -> None:
+    """Draw each task as a bar with its name, where it was done, and where the next one began."""
+    for turn in turns:
+        if turn.began_s is None or turn.ended_s is None:
+            continue
+        left_s, width_s = turn.began_s - start_s, turn.ended_s - turn.began_s
+        colour = TURN_COLOURS[turn.succeeded]
+        axes[0].barh(0, width_s, left=left_s, height=0.9, color=colour, edgecolor="white")
+        words = "" if turn.succeeded is None else f"\n {turn.outcome_at(turn.ended_s)}"
+        axes[0].text(left_s, 0, f" {turn.task}{words}", va="center", fontsize=8, clip_on=True)
+        for axis in axes[1:] if turn.number else ():
+            axis.axvline(left_s, color="#555555", lw=0.8, ls=":")
+        if turn.done_s is not None:
+            axes[0].axvline(turn.done_s - start_s, color="#1b5e20", lw=2.0)
+    axes[0].set_yticks([])
+    axes[0].set_ylabel("tasks")
 
 
 def _draw_calls(axis: Any, calls: Sequence[PolicyCall], start_s: float) -> None:

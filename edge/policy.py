@@ -56,6 +56,7 @@ class PolicyResult:
     moved_cells: int  # cells whose code came out different from the last call's; all without one
     prompt_tokens: int
     action_tokens: np.ndarray | None  # (n,) int64 as written, with the end of turn; discrete only
+    asked_cells: np.ndarray | None = None  # (depth_cells,) bool, those of changed_cells
 
 
 class Policy:
@@ -123,6 +124,21 @@ class Policy:
         """Forget the previous frame and its depth codes."""
         self._previous = None
 
+    def check_task(self, task: str) -> str:
+        """Return a task as the prompt puts it; `ObservationError` when it cannot be said."""
+        if not is_text(task) or len(task) > _MAX_TASK_CHARACTERS:
+            raise ObservationError(
+                f"task is {shown(task)}; a text of at most {_MAX_TASK_CHARACTERS} characters is "
+                "needed"
+            )
+        words = clean_task(task)
+        if not words:
+            raise ObservationError(f"task {shown(task)} says nothing; tell the robot what to do")
+        reserved = [text for text in self._reserved if text in words] if "<" in words else []
+        if reserved:
+            raise ObservationError(f"task holds the reserved token {reserved[0]}; leave it out")
+        return words
+
     def act(
         self,
         images: Sequence[np.ndarray],
@@ -189,6 +205,7 @@ class Policy:
             moved_cells=span.moved_count if span else 0,
             prompt_tokens=len(prompt.tokens),
             action_tokens=written,
+            asked_cells=span.changed if span else None,
         )
 
     def _possible(self, actions: str) -> str:
@@ -210,18 +227,7 @@ class Policy:
         tag: RobotTag,
         with_depth: bool,
     ) -> Prompt:
-        layout = self._model.prompt
-        if not is_text(task) or len(task) > _MAX_TASK_CHARACTERS:
-            raise ObservationError(
-                f"task is {shown(task)}; a text of at most {_MAX_TASK_CHARACTERS} characters is "
-                "needed"
-            )
-        words = clean_task(task)
-        if not words:
-            raise ObservationError(f"task {shown(task)} says nothing; tell the robot what to do")
-        reserved = [text for text in self._reserved if text in words] if "<" in words else []
-        if reserved:
-            raise ObservationError(f"task holds the reserved token {reserved[0]}; leave it out")
+        words, layout = self.check_task(task), self._model.prompt
         bins = state_text(tag.state.normalize(state), layout.state_bins)
         text = robot_text(words, bins, tag.setup, tag.control, pictures, with_depth, layout)
         return encode(self.bundle.tokenizer, text, self._tokens.bos, self._image_ids)

@@ -14,7 +14,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -40,6 +40,7 @@ class ActResult(Protocol):
     changed_cells: int
     moved_cells: int
     prompt_tokens: int
+    asked_cells: np.ndarray | None  # (depth_cells,) bool, those of changed_cells
 
 
 class ActingPolicy(Protocol):
@@ -93,6 +94,7 @@ class PolicyCall:
     n_held: int  # first actions that were held to what the arm did during the call
     foreseen_s: float  # how long this call was expected to take; 0 = nothing to go by
     seam_gap: float  # to the chunk before at the seam, worst joint; blended away
+    asked_cells: np.ndarray | None = None  # (depth_cells,) bool, those of changed_cells
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ class PolicyThread:
         self._frame = JointFrame(profile.arm.signs, profile.arm.offsets_deg)
         self._chunks = chunks
         self._commitments = Commitments(chunks, profile.arm)
-        self._request = request
+        self._request = self._remembered = request  # what is asked, and what was last
         self._clock = clock
         self._state: tuple[np.ndarray, float] | None = None
         self._stop = threading.Event()
@@ -135,6 +137,14 @@ class PolicyThread:
     def observe(self, positions: np.ndarray, t_s: float) -> None:
         """Leave the newest measurement, (n_joints,) in the arm's frame; never blocks."""
         self._state = (positions.copy(), t_s)
+
+    def ask(self, task: str) -> None:
+        """Ask for this task from the next call on; never blocks.
+
+        A call in progress still puts its chunk: an arm that is not moved on holds, and for too long
+        it may not. The next one forgets the depth codes, which were written for other words.
+        """
+        self._request = replace(self._request, task=task)
 
     def start(self) -> None:
         """Begin to call the policy."""
@@ -157,7 +167,7 @@ class PolicyThread:
         if inputs is None:
             return self.trouble
         try:
-            self._act(inputs, None)
+            self._act(inputs, None, self._request)
         except EdgeError:
             raise
         except Exception as error:  # noqa: BLE001 - not to continue: the caller ends the run
@@ -174,9 +184,13 @@ class PolicyThread:
         inputs = self._inputs()
         if inputs is None:
             return False
+        request = self._request
+        if request != self._remembered:
+            self._policy.reset()
+            self._remembered = request
         foreseen_s = self._commitments.foreseen_s
         commitment = self._commitments.at(inputs.measured_s, inputs.taken_s)
-        result = self._act(inputs, commitment)
+        result = self._act(inputs, commitment, request)
         ended_s = self._clock()
         self._commitments.note(ended_s - inputs.taken_s)
         actions = self._frame.arm_from_model(np.asarray(result.actions, np.float64))
@@ -200,6 +214,7 @@ class PolicyThread:
                 n_held=0 if commitment is None else commitment.n_held,
                 foreseen_s=foreseen_s,
                 seam_gap=float(np.abs(chunk.gap).max()),
+                asked_cells=result.asked_cells,
             )
         )
         self.n_calls += 1
@@ -217,17 +232,17 @@ class PolicyThread:
         fresh = tuple(frame for frame in frames if frame is not None)
         return None if self.trouble else _Inputs(fresh, state[0], state[1], now_s)
 
-    def _act(self, inputs: _Inputs, commitment: Commitment | None) -> ActResult:
+    def _act(self, inputs: _Inputs, commitment: Commitment | None, request: Request) -> ActResult:
         committed = weights = None
         if commitment is not None:
             committed = self._frame.model_from_arm(commitment.actions)
             weights = commitment.weights
         return self._policy.act(
             [frame.image for frame in inputs.frames],
-            self._request.task,
+            request.task,
             self._frame.model_from_arm(inputs.positions),
-            norm_tag=self._request.norm_tag,
-            depth=self._request.depth,
+            norm_tag=request.norm_tag,
+            depth=request.depth,
             committed=committed,
             committed_weights=weights,
         )

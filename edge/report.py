@@ -65,10 +65,12 @@ def build_report(
     box: BlackBox,
     calls: Sequence[PolicyCall],
     world: dict[str, Any] | None,
+    tasks: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Collect the figures of a run; times in milliseconds, None where nothing was measured.
 
-    Spreads over ticks are of those still in the black box, counts are of all.
+    `tasks` are the records of `edge.task_turns`, in seconds. Spreads over ticks are of
+    those still in the black box, counts are of all.
     """
     ticks = box.columns()
     stages = {
@@ -91,6 +93,7 @@ def build_report(
         "schema": SCHEMA,
         "card": asdict(card),
         "end": {"how": end.how, "reason": end.reason, "soft_stop_error": end.soft_stop_error},
+        "tasks": tasks,
         "stages_ms": {
             **stages,
             "policy call": _spread([call.ended_s - call.started_s for call in calls]),
@@ -163,6 +166,7 @@ def format_report(report: dict[str, Any]) -> str:
         listed = ", ".join(f"{joint} {count}" for joint, count in joints.items())
         lines.append(f"  {rule:<13}{listed}")
     lines += [f"real time      {line}" for line in report["real_time"]]
+    lines += ["", *_task_lines(report["tasks"]), ""]
     if report["world"] is not None:
         cubes = report["world"].get("cubes_in_bin") or []
         lines.append(f"world          cubes in the bin: {', '.join(cubes) or 'none'}")
@@ -231,6 +235,29 @@ def _seam_text(policy: dict[str, Any]) -> str:
         f"{jump['n']}, goal velocity jumps {jump['p50']:.0f}/s (p50), {jump['max']:.0f}/s (max); "
         f"gap blended away {gap['p50']:.2f} (p50), {gap['max']:.2f} (max)"
     )
+
+
+def _task_lines(tasks: Sequence[dict[str, Any]]) -> list[str]:
+    width = max(len("task"), *(len(task["task"]) for task in tasks))
+    lines = [f"{'task':<{width}}{'from s':>10}{'took s':>10}  {'ended':<11}done"]
+    for task in tasks:
+        times = "".join(
+            f"{'-' if task[key] is None else format(task[key], '.1f'):>10}"
+            for key in ("began_s", "seconds")
+        )
+        ended = task["ended"] or "not begun"
+        lines.append(f"{task['task']:<{width}}{times}  {ended:<11}{_done_text(task)}")
+    judged = [task["succeeded"] for task in tasks if task["succeeded"] is not None]
+    if judged:
+        lines.append(f"{sum(judged)} of {len(tasks)} done, as the simulator's physics has it")
+    return lines
+
+
+def _done_text(task: dict[str, Any]) -> str:
+    if task["succeeded"]:
+        return f"yes, after {task['done_after_s']:.1f} s"
+    verdict = "not judged" if task["succeeded"] is None else "no"
+    return f"{verdict}: {task['note']}" if task["note"] else verdict
 
 
 def _table_cells(spread: dict[str, float] | None) -> str:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from edge.announcer import Announcer
 from edge.black_box import BlackBox
 from edge.box_file import BoxHandover
 from edge.box_layout import LINE_END
@@ -48,6 +49,7 @@ from edge.run_options import TIMELINE_NAME, VIDEO_NAME, RunError, RunOptions, ch
 from edge.safety import SafetyGate
 from edge.simulated_world import SimulatedWorld
 from edge.stop_signals import handling, signals_deferred, stop_on_signals
+from edge.task_turns import TaskTurns, Turn
 
 FIRST_FRAME_S = 10.0
 FIRST_READING_TRIES = 3
@@ -104,6 +106,7 @@ class _ArmAccess:
     ports: tuple[str, ...]
     calibrations: tuple[Path, ...]
     frames_dir: Path | None
+    world: SimulatedWorld | None
 
 
 def run_robot(options: RunOptions, profile: Profile, open_arm: OpenArm, say: Say) -> RunResult:
@@ -117,7 +120,7 @@ def run_robot(options: RunOptions, profile: Profile, open_arm: OpenArm, say: Say
     with ExitStack() as stack:
         for number in (signal.SIGTERM, signal.SIGHUP):
             stack.enter_context(handling(number, lambda number, _: sys.exit(128 + number)))
-        box = RunBox(options.black_box, profile, options.seconds, stack)
+        box = RunBox(options.black_box, profile, options.longest_s, stack)
         say(f"opening {options.bundle}")
         policy = Policy.open(options.bundle, profile=profile, actions=options.actions)
         say(f"{options.bundle}: {_judged(options, policy)}")
@@ -125,9 +128,12 @@ def run_robot(options: RunOptions, profile: Profile, open_arm: OpenArm, say: Say
             profile = _without_commitment(profile)
             say("actions are tokens: chunks are blended, not held to what the arm does meanwhile")
         _check_fit(policy, options, profile)
-        access, world = _arm_access(options, profile, stack, say)
+        for task in options.tasks:
+            policy.check_task(task)
+        access = _arm_access(options, profile, stack, say)
+        world = access.world
         recorder = Recorder() if options.record else None
-        end, thread, signals = _drive(
+        end, thread, turns, signals = _drive(
             options, profile, policy, access, open_arm, box, recorder, say
         )
         calls = tuple(thread.calls)
@@ -138,11 +144,11 @@ def run_robot(options: RunOptions, profile: Profile, open_arm: OpenArm, say: Say
             say("stopping the simulator")
             summary = world.stop()
         card = _card(options, profile, policy)
-        report = build_report(card, end, box.recorder, calls, summary)
+        report = build_report(card, end, box.recorder, calls, summary, turns.records())
         report["black_box"] = None if box.path is None else str(box.path)
         output_error = None
         try:
-            _write_outputs(options, report, box.recorder, calls, recorder, say)
+            _write_outputs(options, report, box.recorder, calls, recorder, turns.turns, say)
         except ReportError as error:  # how the run ended is still to be told
             output_error = str(error)
         return RunResult(
@@ -193,7 +199,7 @@ def _drive(
     box: RunBox,
     recorder: Recorder | None,
     say: Say,
-) -> tuple[LoopEnd, PolicyThread, list[int]]:
+) -> tuple[LoopEnd, PolicyThread, TaskTurns, list[int]]:
     """Open cameras and arm, run the loop, close them; the arm is limp afterwards."""
     with ExitStack() as stack:
         arm = open_arm(access.ports, access.calibrations, profile.arm)
@@ -209,10 +215,17 @@ def _drive(
             profile.arm.seam_blend_s,
             profile.board.max_chunk_age_s,
         )
-        request = Request(options.task, options.norm_tag, options.depth)
+        request = Request(options.tasks[0], options.norm_tag, options.depth)
         thread = PolicyThread(policy, cameras, profile, chunks, request)
+        announcer = Announcer(say)
+        stack.callback(announcer.close)
+        turns = TaskTurns(
+            options.tasks, options.task_seconds, access.world, thread.ask, announcer.tell
+        )
         gate = SafetyGate(profile)
-        loop = ControlLoop(arm, chunks, gate, thread, cameras, box.recorder, profile.arm)
+        loop = ControlLoop(
+            arm, chunks, gate, thread, cameras, box.recorder, profile.arm, tasks=turns
+        )
 
         reading = _first_reading(arm)
         thread.observe(reading.positions, reading.t_s)
@@ -239,7 +252,7 @@ def _drive(
             end = loop.run(options.seconds, stop)
         if end.how == END_STOP:
             say(f"stopped: {end.reason}")
-        return end, thread, signals
+        return end, thread, turns, signals
 
 
 def _first_reading(arm: RobotArm) -> JointReading:
@@ -259,20 +272,18 @@ def _end_policy(thread: PolicyThread, say: Say) -> None:
         say(f"the policy call in progress did not end within {POLICY_END_S:.0f} s")
 
 
-def _arm_access(
-    options: RunOptions, profile: Profile, stack: ExitStack, say: Say
-) -> tuple[_ArmAccess, SimulatedWorld | None]:
+def _arm_access(options: RunOptions, profile: Profile, stack: ExitStack, say: Say) -> _ArmAccess:
     """Say where the arm is, after starting the simulator if the profile wants one."""
     if profile.port != PORT_SIMULATED:
         calibrations = options.calibrations or (profile.calibration,)
-        return _ArmAccess(options.ports, calibrations, None), None
+        return _ArmAccess(options.ports, calibrations, None, None)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="molmoact-edge-")))
     say(f"starting the simulator (seed {options.seed})")
     with signals_deferred():  # a signal between these two lines would leave an orphan
         world = SimulatedWorld(folder, options.seed, profile.cameras[0])
         stack.callback(world.stop)
     world.wait_ready()
-    return _ArmAccess((str(world.link),), (world.calibration,), world.frames_dir), world
+    return _ArmAccess((str(world.link),), (world.calibration,), world.frames_dir, world)
 
 
 def _write_outputs(
@@ -281,6 +292,7 @@ def _write_outputs(
     box: BlackBox,
     calls: tuple[PolicyCall, ...],
     recorder: Recorder | None,
+    turns: Sequence[Turn],
     say: Say,
 ) -> None:
     if options.report is not None:
@@ -294,8 +306,8 @@ def _write_outputs(
         video, timeline = options.record / VIDEO_NAME, options.record / TIMELINE_NAME
         say(f"writing {video} and {timeline}")
         try:
-            write_timeline(timeline, box, calls, report)
-            write_video(video, list(recorder.frames), box, calls, report)
+            write_timeline(timeline, box, calls, report, turns)
+            write_video(video, list(recorder.frames), box, calls, turns)
         except OSError as error:
             raise ReportError(f"{options.record}: cannot write: {error}") from error
 

@@ -22,12 +22,19 @@ def add_run(commands: argparse._SubParsersAction) -> None:
         "The arm is let down softly in every case.",
         epilog="example: molmoact-edge run bundle/ --profile sim --task 'pick up the red cube' "
         "--depth incremental --seconds 20 --report report.json. "
-        "Exit codes: 0 time over, 2 could not start or stopped for safety, 130 Ctrl-C, "
-        "143 SIGTERM, 129 SIGHUP.",
+        "Exit codes: 0 time or tasks over, done or not, 2 could not start or stopped for safety, "
+        "130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.",
     )
     run.add_argument("bundle", type=Path, help="folder made by 'molmoact-quantize build'")
     run.add_argument("--profile", required=True, help="name of a shipped profile, or a .yaml path")
-    run.add_argument("--task", required=True, type=_task, help="what to do, in plain words")
+    run.add_argument(
+        "--task",
+        action="append",
+        required=True,
+        type=_task,
+        metavar="WORDS",
+        help="what to do, in plain words; several are done one after the other",
+    )
     run.add_argument(
         "--port",
         action="append",
@@ -49,7 +56,14 @@ def add_run(commands: argparse._SubParsersAction) -> None:
         help="by the flow expert, or as tokens (default: continuous where the bundle can)",
     )
     run.add_argument("--norm-tag", help="which robot's statistics to use, when the bundle has many")
-    run.add_argument("--seconds", type=_seconds, help="how long; without it until Ctrl-C")
+    run.add_argument("--seconds", type=_seconds, help="of the whole run; without it until Ctrl-C")
+    run.add_argument(
+        "--task-seconds",
+        type=_seconds,
+        metavar="SECONDS",
+        help="of each task at most: then comes the next, or the end. Where the arm is simulated a "
+        "task is over sooner when the physics says that it is done",
+    )
     run.add_argument(
         "--dead-man",
         action="store_true",
@@ -84,7 +98,7 @@ def run_options(args: argparse.Namespace) -> RunOptions:
     """Return what was asked for, typed."""
     return RunOptions(
         bundle=args.bundle,
-        task=args.task,
+        tasks=tuple(args.task),
         depth=args.depth,
         norm_tag=args.norm_tag,
         ports=tuple(args.port) if args.port else None,
@@ -97,6 +111,7 @@ def run_options(args: argparse.Namespace) -> RunOptions:
         black_box=args.black_box,
         actions=args.actions,
         accept=tuple(args.accept or ()),
+        task_seconds=args.task_seconds,
     )
 
 

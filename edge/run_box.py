@@ -23,13 +23,13 @@ class RunBox:
     """A recorder with its file; the file exists only once there was torque."""
 
     def __init__(
-        self, path: Path | None, profile: Profile, seconds: float | None, stack: ExitStack
+        self, path: Path | None, profile: Profile, seconds: float, stack: ExitStack
     ) -> None:
         """Take memory and disk, into `path` or the profile's folder; BlackBoxError.
 
         `stack` gives both back.
         """
-        seconds = min(profile.board.black_box.seconds, seconds or math.inf)
+        seconds = min(profile.board.black_box.seconds, seconds)
         names = tuple(joint.name for joint in profile.arm.joints)
         capacity = math.ceil(seconds * profile.arm.control_hz) + 2
         self.recorder = BlackBox(capacity, names, len(profile.cameras))

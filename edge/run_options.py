@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,12 @@ class RunOptions:
     """The command line, typed; None where nothing was given."""
 
     bundle: Path
-    task: str
+    tasks: tuple[str, ...]  # one after the other
     depth: str
     norm_tag: str | None
     ports: tuple[str, ...] | None  # one for each arm of the profile, in its order
     calibrations: tuple[Path, ...] | None
-    seconds: float | None
+    seconds: float | None  # of the whole run
     seed: int
     report: Path | None
     arrays: Path | None
@@ -35,6 +36,18 @@ class RunOptions:
     black_box: Path | None
     actions: str | None = None  # continuous or discrete; None: what the bundle does by itself
     accept: tuple[str, ...] = ()  # of edge.gate_entry.ACCEPTABLE, what is run all the same
+    task_seconds: float | None = None  # of each task at most; None: one task, as long as the run
+
+    @property
+    def task(self) -> str:
+        """The tasks in one text."""
+        return "; then ".join(self.tasks)
+
+    @property
+    def longest_s(self) -> float:
+        """How long the run can be; infinite where nothing bounds it."""
+        tasks_s = math.inf if self.task_seconds is None else len(self.tasks) * self.task_seconds
+        return min(self.seconds or math.inf, tasks_s)
 
 
 def check_options(options: RunOptions, profile: Profile) -> None:
@@ -43,6 +56,10 @@ def check_options(options: RunOptions, profile: Profile) -> None:
     Makes the folder of --record.
     """
     _check_arms(options, profile)
+    if len(options.tasks) > 1 and options.task_seconds is None:
+        raise RunError(
+            f"{len(options.tasks)} tasks and no --task-seconds; say how long each may take"
+        )
     for path in (options.report, options.arrays, options.black_box):
         if path is not None:
             _check_new_file(path)

@@ -1,7 +1,8 @@
-"""Film a run: camera pictures side by side, the instruction, and the depth codes as a grid.
+"""Film a run: camera pictures side by side, what is asked, and the depth codes as a grid.
 
-A cell of the grid is lit when its code moved in the newest policy call. Made after the run, H.264
-through PyAV (extra `demo`).
+A cell of the grid is lit when its picture had changed, so that the newest policy call asked for its
+code again. Above are the tasks of the run, each with what a judge has found so far. Made after the
+run, H.264 through PyAV (extra `demo`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -19,10 +19,13 @@ from edge.black_box import BlackBox
 from edge.policy_thread import PolicyCall
 from edge.recording import PICTURE_HEIGHT, RECORD_HZ, RecordedFrame
 from edge.safety import Outcome
+from edge.task_turns import Turn
 
-HEADER_PX, FOOTER_PX, GAP_PX = 34, 30, 8
+HEADER_PX, TASKS_PX, FOOTER_PX, GAP_PX = 34, 26, 30, 8
 BACKGROUND, INK, FAINT = (24, 26, 30), (235, 235, 235), (140, 145, 150)
 LIT = (255, 196, 0)
+GOOD, BAD = (76, 175, 80), (224, 96, 92)
+CHIP_PX = 12
 DARKEST, BRIGHTEST = 40, 200
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 CRF = "20"
@@ -33,7 +36,7 @@ def write_video(
     frames: Sequence[RecordedFrame],
     box: BlackBox,
     calls: Sequence[PolicyCall],
-    report: dict[str, Any],
+    turns: Sequence[Turn],
 ) -> None:
     """Write an MP4 of one run at the rate it was recorded; nothing when there are no frames."""
     import av
@@ -46,7 +49,7 @@ def write_video(
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": CRF, "preset": "veryfast"}
         for number, frame in enumerate(frames):
-            picture = compose_picture(frame, ticks, calls, report)
+            picture = compose_picture(frame, ticks, calls, turns)
             if number == 0:  # the first frame opens the codec, which fixes the size
                 stream.height, stream.width = picture.shape[:2]
             elif picture.shape[:2] != (stream.height, stream.width):  # a camera changed its mode
@@ -61,7 +64,7 @@ def compose_picture(
     frame: RecordedFrame,
     ticks: dict[str, np.ndarray],
     calls: Sequence[PolicyCall],
-    report: dict[str, Any],
+    turns: Sequence[Turn],
 ) -> np.ndarray:
     """Lay out one picture of the film, (height, width, 3) uint8 RGB with even sides."""
     panels = [_decode(jpeg) for jpeg in frame.pictures]
@@ -71,12 +74,31 @@ def compose_picture(
         panels.append(_depth_panel(done))
     row = _side_by_side(panels)
     height, width = row.shape[:2]
-    canvas = np.full((HEADER_PX + height + FOOTER_PX, width, 3), BACKGROUND, np.uint8)
-    canvas[HEADER_PX : HEADER_PX + height] = row
-    _text(canvas, report["card"]["task"], (GAP_PX, 23), 0.6, INK)
-    _text(canvas, _footer(frame.t_s, ticks, done, with_depth), (GAP_PX, HEADER_PX + height + 20))
+    top = HEADER_PX + TASKS_PX
+    canvas = np.full((top + height + FOOTER_PX, width, 3), BACKGROUND, np.uint8)
+    canvas[top : top + height] = row
+    begun = [turn for turn in turns if turn.began_s is not None and turn.began_s <= frame.t_s]
+    _text(canvas, (begun or turns)[-1 if begun else 0].task, (GAP_PX, 23), 0.6, INK)
+    _draw_turns(canvas, turns, frame.t_s)
+    _text(canvas, _footer(frame.t_s, ticks, done, with_depth), (GAP_PX, top + height + 20))
     even = (canvas.shape[0] // 2 * 2, canvas.shape[1] // 2 * 2)
     return np.ascontiguousarray(canvas[: even[0], : even[1]])
+
+
+def _draw_turns(canvas: np.ndarray, turns: Sequence[Turn], t_s: float) -> None:
+    """Draw a chip for each task: hollow while it waits, then lit, then in the verdict's colour."""
+    share = canvas.shape[1] // len(turns)
+    for turn in turns:
+        x, y = GAP_PX + turn.number * share, HEADER_PX + 3
+        waits = turn.began_s is None or t_s < turn.began_s
+        colour, thickness = FAINT if waits else LIT, 1 if waits else cv2.FILLED
+        if turn.done_s is not None and t_s >= turn.done_s:
+            colour = GOOD
+        elif turn.ended_s is not None and t_s >= turn.ended_s:
+            colour = FAINT if turn.succeeded is None else BAD
+        cv2.rectangle(canvas, (x, y), (x + CHIP_PX, y + CHIP_PX), colour, thickness)
+        place = (x + CHIP_PX + GAP_PX, y + CHIP_PX - 1)
+        _text(canvas, f"{turn.task}: {turn.outcome_at(t_s)}"[: share // 7], place, 0.4)
 
 
 def _footer(
@@ -92,6 +114,8 @@ def _footer(
         call = done[-1]
         parts.append(f"call {call.number + 1}: {(call.ended_s - call.started_s) * 1e3:.0f} ms")
         if with_depth:
+            cells = 0 if call.depth_codes is None else len(call.depth_codes)
+            parts.append(f"{call.changed_cells} of {cells} cells asked again")
             parts.append(f"{call.depth_passes} depth passes")
     return "   ".join(parts)
 
@@ -108,21 +132,20 @@ def _decode(jpeg: bytes | None) -> np.ndarray:
 
 def _depth_panel(done: Sequence[PolicyCall]) -> np.ndarray:
     panel = np.full((PICTURE_HEIGHT, PICTURE_HEIGHT, 3), BACKGROUND, np.uint8)
-    known = [call.depth_codes for call in done if call.depth_codes is not None]
+    known = [call for call in done if call.depth_codes is not None]
     if not known:
         _text(panel, "depth codes", (GAP_PX, PICTURE_HEIGHT // 2))
         return panel
-    codes = known[-1]
+    codes, asked = known[-1].depth_codes, known[-1].asked_cells
     columns = math.isqrt(len(codes) - 1) + 1
     rows = math.ceil(len(codes) / columns)
-    moved = codes != known[-2] if len(known) > 1 else np.zeros(len(codes), bool)
     brightest = max(1, int(codes.max()))
     side = PICTURE_HEIGHT // max(rows, columns)
     for cell, code in enumerate(codes):
         y, x = cell // columns * side, cell % columns * side
         value = DARKEST + (BRIGHTEST - DARKEST) * int(code) // brightest
         cv2.rectangle(panel, (x, y), (x + side - 2, y + side - 2), (value,) * 3, cv2.FILLED)
-        if moved[cell]:
+        if asked is not None and asked[cell]:
             cv2.rectangle(panel, (x + 1, y + 1), (x + side - 3, y + side - 3), LIT, 2)
     return panel
 

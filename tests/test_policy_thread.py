@@ -24,6 +24,7 @@ class Result:
     changed_cells: int = 7
     moved_cells: int = 4
     prompt_tokens: int = 500
+    asked_cells: np.ndarray | None = None
 
 
 class FakePolicy:
@@ -98,6 +99,18 @@ def test_warm_up_leaves_no_chunk_no_record_and_no_memory():
     assert rig.policy.asked[-1] == "reset"
     assert rig.thread.n_calls == 0
     assert rig.chunks.goal_at(100.0) is None
+
+
+def test_another_task_is_asked_from_the_next_call_on_without_the_codes_of_the_last():
+    rig = Rig(still)
+    rig.thread.observe(ARM_STATE, 99.99)
+    rig.thread.call_once()
+    rig.thread.ask("touch the blue cube")
+    rig.thread.call_once()
+    rig.thread.call_once()
+    asked = [entry if entry == "reset" else entry[1] for entry in rig.policy.asked]
+    assert asked == ["pick the red cube", "reset", "touch the blue cube", "touch the blue cube"]
+    assert rig.policy.asked[-1][3:] == ("so101", "incremental")
 
 
 def test_measurement_is_copied_when_it_is_left():

@@ -22,6 +22,7 @@ from edge.replay_gate import recorded_profile, rerun_gate
 from edge.report import ReportError, format_report
 from edge.run import run_robot
 from edge.run_options import RunError, RunOptions
+from edge.task_turns import DONE, JUDGED, Ruling
 
 SIM, REAL = load_profile("sim"), load_profile("so101")
 HOME = np.array([0.0, -30.0, 30.0, 50.0, 0.0, 20.0])
@@ -45,6 +46,7 @@ class FakePolicy:
         self.bundle = SimpleNamespace(tags={"tag": tag}, manifest=manifest)
         self.error = error
         self.calls = 0
+        self.tasks = []
 
     def act(self, images, task, state, norm_tag, depth, *, committed, committed_weights):
         if self.error is not None and self.calls > 0:
@@ -52,6 +54,7 @@ class FakePolicy:
         codes = np.arange(100)
         codes[self.calls % 100] += 1
         self.calls += 1
+        self.tasks.append(task)
         return SimpleNamespace(
             actions=np.tile(HOME_MODEL, (30, 1)).astype(np.float32),
             depth_codes=codes,
@@ -60,10 +63,15 @@ class FakePolicy:
             changed_cells=5,
             moved_cells=1,
             prompt_tokens=300,
+            asked_cells=np.arange(100) < 5,
         )
 
     def reset(self):
         pass
+
+    def check_task(self, task):
+        if "<" in task:
+            raise EdgeError(f"task holds the reserved token {task}")
 
 
 class FakeArm:
@@ -93,8 +101,11 @@ class FakeWorld:
     """Publishes one frame per camera that stays fresh for the test."""
 
     stopped = 0
+    does_in_s = None
+    asked = ()
 
     def __init__(self, folder, seed, camera):
+        FakeWorld.asked = []
         self.link = folder / "port"
         self.frames_dir = folder / "frames"
         self.calibration = folder / "calibration.json"
@@ -112,6 +123,18 @@ class FakeWorld:
         FakeWorld.stopped += 1
         return {"cubes_in_bin": ["red"]}
 
+    def judge(self, number, task):
+        """Find the task done after FakeWorld.does_in_s; never without."""
+        self.asked.append((number, task))
+        self.found = [Ruling(number, JUDGED, time.monotonic())]
+        if FakeWorld.does_in_s is not None:
+            self.found.append(Ruling(number, DONE, time.monotonic() + FakeWorld.does_in_s))
+
+    def rulings(self):
+        due = [ruling for ruling in self.found if ruling.t_s <= time.monotonic()]
+        self.found = [ruling for ruling in self.found if ruling not in due]
+        return due
+
 
 @pytest.fixture
 def rig(monkeypatch):
@@ -123,8 +146,9 @@ def rig(monkeypatch):
 
 def options(**changes):
     values = dict.fromkeys(RunOptions.__slots__)
-    values.update(bundle="bundle", task="pick the red cube", depth="incremental", seconds=0.5)
-    values.update(seed=0, accept=(), **changes)
+    values.update(bundle="bundle", tasks=("pick the red cube",), depth="incremental")
+    values.update(seconds=0.5, seed=0, accept=())
+    values.update(changes)
     return RunOptions(**values)
 
 
@@ -169,6 +193,62 @@ def test_chunks_of_tokens_are_not_held_to_what_the_arm_does_meanwhile(rig, monke
     assert result.report["policy"]["held_actions"]["max"] == 0
     assert result.report["card"]["actions"] == "discrete"
     assert "discrete actions, task: pick" in format_report(result.report)
+
+
+TASKS = ("touch the red cube", "put the red cube in the bin", "wave")
+
+
+def test_several_tasks_are_done_in_a_row_with_the_torque_on(rig, tmp_path, monkeypatch):
+    monkeypatch.setattr(FakeWorld, "does_in_s", 0.3)
+    result, lines = run(
+        rig, tasks=TASKS[:2], seconds=None, task_seconds=20.0, black_box=tmp_path / "run.box"
+    )
+    assert (result.end.how, result.end.reason) == ("tasks", "all 2 tasks are over, 2 of 2 done")
+    assert rig.arm.log == ["torque", "write", "soft stop", "close"]
+    assert FakeWorld.asked == [(0, TASKS[0]), (1, TASKS[1])]
+    assert rig.policy.tasks[0] == TASKS[0]
+    assert rig.policy.tasks[-1] == TASKS[1]
+    first, second = result.report["tasks"]
+    assert (first["ended"], first["succeeded"], second["succeeded"]) == ("done", True, True)
+    assert first["done_after_s"] == pytest.approx(0.3, abs=0.05)
+    assert second["began_s"] == pytest.approx(first["seconds"], abs=0.05)
+    text = format_report(result.report)
+    assert "2 of 2 done, as the simulator's physics has it" in text
+    assert "yes, after 0.3 s" in text
+    said = [
+        "task 1 of 2: touch the red cube",
+        "task 1 of 2 done after 0.3 s",
+        "task 2 of 2: put the red cube in the bin",
+        "task 2 of 2 done after 0.3 s",
+    ]
+    assert [line for line in lines if line.startswith("task")] == said
+    box = read_box(tmp_path / "run.box")
+    assert [text for _, _, text in box.view.events() if text.startswith("task")] == said
+    assert box.card["task"] == "touch the red cube; then put the red cube in the bin"
+
+
+def test_tasks_that_are_not_done_end_by_time_and_the_run_is_no_failure(rig):
+    result, lines = run(rig, tasks=TASKS, seconds=None, task_seconds=0.3)
+    assert result.end.reason == "all 3 tasks are over, 0 of 3 done"
+    assert [task["ended"] for task in result.report["tasks"]] == ["time up"] * 3
+    assert result.report["ticks"]["seconds"] == pytest.approx(0.9, abs=0.2)
+    assert "task 3 of 3 not done: its 0.3 s are up" in lines
+
+
+def test_whole_run_may_end_before_its_tasks(rig):
+    result, _ = run(rig, tasks=TASKS, seconds=0.4, task_seconds=0.3)
+    assert (result.end.how, result.end.reason) == ("time", "0.4 s are over")
+    ended = [task["ended"] for task in result.report["tasks"]]
+    assert ended == ["time up", "run ended", None]
+    assert "not begun" in format_report(result.report)
+
+
+def test_several_tasks_need_a_time_and_every_task_is_checked_before_the_arm_moves(rig):
+    with pytest.raises(RunError, match="3 tasks and no --task-seconds; say how long each may take"):
+        run(rig, tasks=TASKS)
+    with pytest.raises(EdgeError, match="reserved token <eos>"):
+        run(rig, tasks=(*TASKS, "<eos>"), task_seconds=1.0)
+    assert rig.arm.log == []
 
 
 def test_outputs_are_written_once_and_never_over_others(rig, tmp_path):

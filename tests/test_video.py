@@ -5,15 +5,23 @@ import pytest
 
 from edge.black_box import BlackBox
 from edge.recording import RecordedFrame, Recorder, _jpeg
-from edge.video import LIT, compose_picture, write_video
+from edge.task_turns import DONE, TIME_UP, Turn
+from edge.video import BAD, GOOD, HEADER_PX, LIT, TASKS_PX, compose_picture, write_video
 
-REPORT = {"card": {"task": "pick up the red cube"}}
+TURNS = [Turn(0, "pick up the red cube", began_s=0.0)]
 BOX = BlackBox(10, ("shoulder_pan",), 0)
 
 
-def call(number, ended_s, codes):
+def call(number, ended_s, codes, asked=()):
+    mask = None if codes is None else np.isin(np.arange(len(codes)), asked)
     return SimpleNamespace(
-        number=number, started_s=ended_s - 0.1, ended_s=ended_s, depth_codes=codes, depth_passes=3
+        number=number,
+        started_s=ended_s - 0.1,
+        ended_s=ended_s,
+        depth_codes=codes,
+        depth_passes=3,
+        changed_cells=len(asked),
+        asked_cells=mask,
     )
 
 
@@ -22,38 +30,53 @@ def frame(t_s, width=320):
     return RecordedFrame(t_s, (picture, picture))
 
 
-def lit_pixels(picture):
-    return int(np.all(picture == LIT, axis=2).sum())
+def places_of(colour, picture):
+    return np.nonzero(np.all(picture == colour, axis=2))
 
 
-def test_cells_whose_code_moved_are_lit_in_the_calls_order():
+def test_cells_that_were_asked_again_are_lit_in_the_calls_order():
     codes = np.arange(100)
-    moved = codes.copy()
-    moved[42] = 7
-    calls = [call(0, 1.0, codes), call(1, 2.0, moved)]
+    calls = [call(0, 1.0, codes), call(1, 2.0, codes, asked=[42])]
     columns = BOX.columns()
-    before = compose_picture(frame(1.5), columns, calls, REPORT)
-    after = compose_picture(frame(2.5), columns, calls, REPORT)
-    assert lit_pixels(before) == 0
-    assert lit_pixels(after) > 0
-    rows, places = np.nonzero(np.all(after == LIT, axis=2))
+    top = HEADER_PX + TASKS_PX
+    before = compose_picture(frame(1.5), columns, calls, TURNS)
+    after = compose_picture(frame(2.5), columns, calls, TURNS)
+    assert before.shape == after.shape
+    assert places_of(LIT, before[top:])[0].size == 0
+    rows, places = places_of(LIT, after[top:])
     side = 240 // 10
+    assert (rows.min() // side, (places.min() - (3 * 8 + 2 * 320)) // side) == (4, 2)
     assert (rows.max() - rows.min()) < side
     assert (places.max() - places.min()) < side
-    assert before.shape == after.shape
+
+
+def test_tasks_are_shown_with_what_was_found_by_then():
+    turns = [
+        Turn(0, "touch the red cube", 0.0, 5.0, DONE, done_s=4.9, judged=True),
+        Turn(1, "put the red cube in the bin", 5.0, 9.0, TIME_UP, judged=True),
+        Turn(2, "wave", 9.0, 12.0, TIME_UP),
+    ]
+    verdicts = [GOOD, BAD, LIT]
+    for t_s, seen in [(2.0, {LIT}), (7.0, {GOOD, LIT}), (10.0, {GOOD, BAD, LIT})]:
+        picture = compose_picture(frame(t_s), BOX.columns(), [], turns)
+        top = picture[HEADER_PX : HEADER_PX + TASKS_PX]
+        assert {colour for colour in verdicts if places_of(colour, top)[0].size} == seen
+    assert turns[1].outcome_at(4.0) == "waiting"
+    assert turns[0].outcome_at(10.0) == "done after 4.9 s"
+    assert turns[2].outcome_at(12.5) == "not judged"
 
 
 def test_film_without_depth_has_no_grid():
     columns = BOX.columns()
-    plain = compose_picture(frame(1.0), columns, [call(0, 0.5, None)], REPORT)
-    grid = compose_picture(frame(1.0), columns, [call(0, 0.5, np.arange(100))], REPORT)
+    plain = compose_picture(frame(1.0), columns, [call(0, 0.5, None)], TURNS)
+    grid = compose_picture(frame(1.0), columns, [call(0, 0.5, np.arange(100))], TURNS)
     assert plain.shape[1] < grid.shape[1]
 
 
 def test_camera_that_changes_its_size_does_not_break_the_film(tmp_path):
     av = pytest.importorskip("av")
     frames = [frame(0.1), frame(0.2, width=426), RecordedFrame(0.3, (None, frame(0.3).pictures[1]))]
-    write_video(tmp_path / "v.mp4", frames, BOX, [], REPORT)
+    write_video(tmp_path / "v.mp4", frames, BOX, [], TURNS)
     with av.open(str(tmp_path / "v.mp4")) as film:
         assert len(list(film.decode(video=0))) == 3
 

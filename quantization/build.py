@@ -64,7 +64,7 @@ def build_bundle(
     those of the whole checkpoint. `actions` is "continuous", "discrete", "both", or None for all
     that can be had; discrete ones need a tokenizer, `action_tokenizer` or the folder of that name
     in the checkpoint. `calibration` is a file of recorded inputs (`quantization.calibration`), by
-    which 4-bit codes and static scales are chosen. Raises `BuildError`; the output is whole or
+    which codes and static scales are chosen. Raises `BuildError`; the output is whole or
     absent.
     """
     if isinstance(recipe, str):

@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.command == "gate":
             return run_gate(args)
-        if args.command in ("calibrate", "static"):
+        if args.command in ("calibrate", "compare", "static"):
             return run_calibrate(args)
         if args.command == "build":
             manifest = run_build(args)

@@ -17,6 +17,7 @@ import numpy as np
 from quantization.errors import BuildError
 
 _TINY = np.float32(1e-12)
+_INT8_CODES = np.float32(-127), np.float32(127)
 _SCALE_SHARES = (1.0, 0.92, 0.84, 0.76, 0.68)  # of the scale that plain rounding takes
 _SLICE_WEIGHTS = 1 << 21  # packed at a time by one core: 8 MiB of source
 _NAME = re.compile(r"(fp32|int8|int8-static|(int[48])-block(16|32|64|128|256)(-asymmetric)?)")
@@ -126,7 +127,7 @@ def pack(
 
     `input_power` (inputs,) is the expected square of each input, in any unit; None means all alike.
     Blocks are fitted to give the smallest expected error of the product, inputs being independent;
-    what was `recorded` of them replaces that expectation and chooses the codes of a block.
+    what was `recorded` of them replaces that expectation and chooses the codes.
     Outputs are independent, so rows are packed in slices on every core; what a slice needs bounds
     the memory beside source and result.
     """
@@ -188,9 +189,11 @@ class _Independent:
 def _int8_rows(matrix: np.ndarray, form: Format, inputs: RecordedInputs) -> _Rows:
     """Symmetric 8 bits, one scale an output: codes (outputs, inputs) int8, scale (outputs,)."""
     scale = np.maximum(np.abs(matrix).max(axis=1), _TINY) / np.float32(127)
-    codes = np.rint(matrix / scale[:, None])
-    error = inputs.squared_error(codes * scale[:, None] - matrix)
-    return _Rows(codes.astype(np.int8), scale, None, (error, error))
+    rounded = np.rint(matrix / scale[:, None])
+    one = Blocks(matrix[:, None], rounded[:, None], scale[:, None, None], *_INT8_CODES)
+    codes = inputs.codes(one)[:, 0]
+    errors = tuple(inputs.squared_error(x * scale[:, None] - matrix) for x in (codes, rounded))
+    return _Rows(codes.astype(np.int8), scale, None, errors)
 
 
 def _block_rows(matrix: np.ndarray, form: Format, inputs: RecordedInputs) -> _Rows:

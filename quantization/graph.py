@@ -197,9 +197,9 @@ class GraphWriter:
         return product, None
 
     def _pack(self, x: str, path: str, matrix: np.ndarray, form: Format) -> Packed:
-        """Store a matrix, by what was recorded of its inputs where 4 bits make that worth while."""
+        """Store a matrix, by what was recorded of its inputs if anything was."""
         recorded = None
-        if form.bits == 4 and self._calibration is not None:
+        if form.bits < 32 and self._calibration is not None:
             inputs = matrix.shape[1]
             moments = self._calibration.statistics(path, inputs).moments
             recorded = RecordedMoments(moments, inputs)

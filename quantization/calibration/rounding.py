@@ -1,4 +1,4 @@
-"""Choose 4-bit codes by what their errors do together, given the inputs that were recorded.
+"""Choose codes by what their errors do together, given the inputs that were recorded.
 
 The nearest code of every weight gives the smallest error of the product only if inputs are
 independent. They are not: the error of one weight can be taken back by the next one whose input

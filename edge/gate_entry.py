@@ -119,7 +119,8 @@ def check_standing(
         )
     if found == PASSED and entry.actions == actions:
         trials = f", {entry.trials} trials" if entry.trials else ", by its actions alone"
-        return f"passed its gate on {entry.judged_at[:10]} ({entry.episodes}{trials})"
+        asked = f"{entry.episodes}, depth {entry.depth}{trials}"
+        return f"passed its gate on {entry.judged_at[:10]} ({asked})"
     why = {
         UNJUDGED: "never judged against full precision",
         ALTERED: "was altered after its gate, or the verdict is another bundle's",

@@ -27,7 +27,7 @@ from quantization.fidelity.open_loop import Conditions, measure_open_loop
 from quantization.fidelity.report import OpenLoopReport
 from quantization.gate_advice import layers_to_keep
 from quantization.gate_file import only_gate, write_entry
-from quantization.gate_limits import gate_checks
+from quantization.gate_limits import check_chosen, gate_checks
 from quantization.recordings import take_observations
 from quantization.verify import verify_bundle
 
@@ -65,6 +65,7 @@ def judge_bundle(
     Raises `BuildError`, `BundleError` or another `EdgeError` when it cannot be judged; then the
     manifest stays as it was.
     """
+    check_chosen(settings.limits, settings.trials)
     if against.exists() and bundle.exists() and against.samefile(bundle):
         raise BuildError(f"{bundle}: is given as --against too; a bundle cannot judge itself")
     with only_gate(bundle):

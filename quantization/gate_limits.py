@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 TIP_PLAY_MM = 2.6  # half of the gears' play, at the fingertip
 TIP_PLAY_P95_MM = 2 * TIP_PLAY_MM
 JOINT_PLAY_SHARE = 0.01  # of a joint's range, for arms whose fingertip is not known
+OBSERVATIONS = 20.0
 GRIPPER_AGREEMENT = 0.98
 UNDECODABLE_SHARE = 0.02
 DROP_POINTS, DROP_BOUND_POINTS = 4.0, 10.0
@@ -46,6 +47,7 @@ class LimitKind:
 
 
 LIMITS: dict[str, LimitKind] = {
+    "observations": LimitKind(f"{OBSERVATIONS:g}, to say anything by", True, 1e6),
     "tip_mean_mm": LimitKind(
         f"full precision's own spread, or {TIP_PLAY_MM:g} where it is less", False, 1e4
     ),
@@ -88,6 +90,13 @@ def parse_limit(text: str) -> tuple[str, float]:
     return name, value
 
 
+def check_chosen(chosen: Mapping[str, float], trials: int) -> None:
+    """Raise `BuildError` for limits on trials where there are to be none."""
+    for name in chosen:
+        if LIMITS[name].by_trials and not trials:
+            raise BuildError(f"limit {name} is on trials, and there are none; give --trials")
+
+
 def gate_checks(
     report: OpenLoopReport,
     difference: PairedDifference | None,
@@ -99,7 +108,7 @@ def gate_checks(
     `difference` is the bundle's success minus that of full precision, `full_success` the latter's
     share; both None without trials. Raises `BuildError` for a limit on what was not measured.
     """
-    asked: dict[str, tuple[float, float]] = {}  # value, limit
+    asked = {"observations": (report.observations, OBSERVATIONS)}  # value, limit
     if report.tip_mm is not None:
         error, spread = report.tip_mm.error, report.tip_mm.spread
         asked["tip_mean_mm"] = error.mean, max(spread.mean, TIP_PLAY_MM)
@@ -122,8 +131,7 @@ def gate_checks(
         asked["full_success_percent"] = 100 * full_success, FULL_SUCCESS_PERCENT
     for name in chosen:
         if name not in asked and name != "undecodable_share":
-            remedy = "give --trials" if LIMITS[name].by_trials else "leave the limit out"
-            raise BuildError(f"limit {name} is on what these bundles do not show; {remedy}")
+            raise BuildError(f"limit {name} is on what these bundles do not show; leave it out")
     return {
         name: GateCheck(float(value), float(chosen.get(name, limit)), LIMITS[name].at_least)
         for name, (value, limit) in asked.items()

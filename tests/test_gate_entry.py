@@ -71,7 +71,7 @@ def test_a_bundle_that_failed_is_run_only_by_name(small):
 def test_a_bundle_that_passed_runs_the_way_it_was_judged(small):
     manifest = judge_as(small, trials=40)
     text = check_standing(small, manifest, "continuous")
-    assert text == "passed its gate on 2026-01-02 (sim, 40 trials)"
+    assert text == "passed its gate on 2026-01-02 (sim, depth incremental, 40 trials)"
     assert "never judged with discrete actions" in refusal(small, "discrete")
 
 

@@ -17,6 +17,7 @@ from quantization.gate_limits import (
     DROP_BOUND_POINTS,
     LIMITS,
     TIP_PLAY_MM,
+    check_chosen,
     gate_checks,
     parse_limit,
 )
@@ -108,16 +109,17 @@ def test_the_drop_that_trials_cannot_rule_out_shrinks_with_their_number():
     assert bounds[0] > DROP_BOUND_POINTS > bounds[1]
 
 
-@pytest.mark.parametrize(
-    ("name", "remedy"),
-    [
-        ("success_drop_points", "give --trials"),
-        ("depth_agreement", "leave the limit out"),
-    ],
-)
-def test_a_limit_on_what_was_not_measured_is_refused(name, remedy):
-    with pytest.raises(BuildError, match=remedy):
-        gate_checks(report(), None, None, {name: 0.5})
+def test_a_limit_on_what_was_not_measured_is_refused():
+    with pytest.raises(BuildError, match="depth_agreement is on what these bundles do not show"):
+        gate_checks(report(), None, None, {"depth_agreement": 0.5})
+    with pytest.raises(BuildError, match="there are none; give --trials"):
+        check_chosen({"success_drop_points": 2.0}, trials=0)
+    check_chosen({"success_drop_points": 2.0, "tip_mean_mm": 1.0}, trials=10)
+
+
+def test_a_few_observations_are_not_enough():
+    assert failed(report(observations=19)) == {"observations"}
+    assert failed(report(observations=19), {"observations": 10}) == set()
 
 
 @pytest.mark.parametrize(

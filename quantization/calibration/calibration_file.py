@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -124,8 +123,8 @@ def write_calibration(
     work = path.parent / f".{path.name}.writing"
     try:
         save_file(moments, work, metadata=header)
-        os.link(work, path)  # refuses an output that is there
-    except FileExistsError:
-        raise BuildError(f"{path}: already exists; delete it or choose another path") from None
+        if path.exists():
+            raise BuildError(f"{path}: already exists; delete it or choose another path")
+        work.rename(path)
     finally:
         work.unlink(missing_ok=True)

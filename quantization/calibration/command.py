@@ -141,7 +141,7 @@ def _add_observations(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--observations", type=_count, default=_OBSERVATIONS, help=f"at most ({_OBSERVATIONS})"
     )
-    command.add_argument("--seed", type=int, default=0, help="of their choice and the noise (0)")
+    command.add_argument("--seed", type=_number, default=0, help="of their choice and the noise (0)")
     command.add_argument(
         "--ranges",
         choices=RANGES,
@@ -156,7 +156,12 @@ def _add_observations(command: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not possible; give 1 or more")
-    return number
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+    return int(text)

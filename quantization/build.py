@@ -131,7 +131,7 @@ def _writers(
 
 
 def _recipe_name(recipe: Recipe, calibration: Calibration | None) -> str:
-    if calibration is None:
+    if calibration is None or recipe.keeps_everything:
         return recipe.name
     card = calibration.card
     return f"{recipe.name}, calibrated on {card.observations} observations of {card.episodes}"

@@ -20,6 +20,7 @@ from quantization.calibration.calibrate import calibrate
 from quantization.calibration.calibration_file import Calibration
 from quantization.calibration.input_statistics import RANGES, InputCollector
 from quantization.calibration.listening import open_listening
+from quantization.calibration.product_errors import product_errors
 from quantization.cli import main
 from quantization.errors import BuildError
 from quantization.fidelity.observations import RecordedObservation, Sampling
@@ -141,6 +142,34 @@ def test_a_calibrated_build_is_closer_and_says_so(bundles, calibration, tmp_path
         for policy in policies
     )
     assert np.mean((calibrated - whole) ** 2) < 0.5 * np.mean((plain - whole) ** 2)
+
+
+def test_compared_products_are_off_by_what_the_build_said(bundles, calibration, tmp_path, capsys):
+    rules = [
+        ("vision/*", "int8"),
+        ("decoder/*", "int4-block32-asymmetric"),
+        ("decoder/blocks.0.*", "int8-static"),
+        ("expert/*", "int4-block16"),
+        ("expert/blocks.0.*", "int8-block32-asymmetric"),
+        ("context/*", "fp32"),
+    ]
+    mixed = tmp_path / "mixed"
+    checkpoint = REFERENCE / MODEL / "checkpoint"
+    built = build_bundle(checkpoint, mixed, "int4", rules, calibration=calibration).recipe.layers
+    bundles_given = [bundles(MODEL), mixed]
+    found = list(product_errors(bundles(MODEL), bundles_given, Calibration(calibration)))
+    assert {entry.layer for entry in found} == set(built)
+    assert len({entry.formats[1] for entry in found}) == 6
+    for entry in found:
+        assert entry.errors[0] == 0
+        assert entry.errors[1] == pytest.approx(
+            built[entry.layer].relative_error, rel=0.02, abs=2e-6
+        )
+    arguments = ["compare", str(bundles(MODEL)), str(mixed), "--inputs", str(calibration)]
+    assert main([*arguments, "--matrices"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("decoder/blocks.0.q ") for line in lines)
+    assert len(json.loads(lines[-1])) == len(built)
 
 
 def test_prompt_weights_of_their_own_are_calibrated_as_those_of_the_decoder(calibration):

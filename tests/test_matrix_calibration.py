@@ -162,9 +162,8 @@ def test_compared_products_are_off_by_what_the_build_said(bundles, calibration, 
     assert len({entry.formats[1] for entry in found}) == 6
     for entry in found:
         assert entry.errors[0] == 0
-        assert entry.errors[1] == pytest.approx(
-            built[entry.layer].relative_error, rel=0.02, abs=2e-6
-        )
+        said = built[entry.layer].relative_error
+        assert entry.errors[1] == pytest.approx(said, rel=0.02, abs=2e-6)
     arguments = ["compare", str(bundles(MODEL)), str(mixed), "--inputs", str(calibration)]
     assert main([*arguments, "--matrices"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -141,7 +141,7 @@ def _add_observations(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--observations", type=_count, default=_OBSERVATIONS, help=f"at most ({_OBSERVATIONS})"
     )
-    command.add_argument("--seed", type=_number, default=0, help="of their choice and the noise (0)")
+    command.add_argument("--seed", type=_number, default=0, help="of choice and noise (0)")
     command.add_argument(
         "--ranges",
         choices=RANGES,

@@ -46,8 +46,8 @@ quantize: setup-runtime ## build BUNDLE from CHECKPOINT with RECIPE
 verify: setup-runtime ## check every digest and shape of BUNDLE
 	@$(RUNTIME)/bin/molmoact-quantize verify $(BUNDLE)
 
-gate: $(if $(filter sim,$(EPISODES)),setup-runtime,setup) | $(WHOLE) ## judge BUNDLE against full precision on EPISODES, sim or a dataset's folder (TRIALS=60)
-	@$(GATE)/bin/molmoact-quantize gate $(BUNDLE) --against $(WHOLE) --episodes $(EPISODES) $(if $(TRIALS),--trials $(TRIALS))
+gate: $(if $(filter sim,$(EPISODES)),setup-runtime,setup) | $(WHOLE) ## judge BUNDLE against full precision on EPISODES, sim or a dataset's folder (TRIALS=60 WORKERS=1)
+	@$(GATE)/bin/molmoact-quantize gate $(BUNDLE) --against $(WHOLE) --episodes $(EPISODES) $(if $(TRIALS),--trials $(TRIALS)) $(if $(WORKERS),--workers $(WORKERS))
 
 $(WHOLE): | setup-runtime
 	@$(RUNTIME)/bin/molmoact-quantize build $(CHECKPOINT) $@ --recipe fp32

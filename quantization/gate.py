@@ -27,7 +27,7 @@ from quantization.fidelity.open_loop import Conditions, measure_open_loop
 from quantization.fidelity.report import OpenLoopReport
 from quantization.gate_advice import layers_to_keep
 from quantization.gate_file import only_gate, write_entry
-from quantization.gate_limits import check_chosen, gate_checks
+from quantization.gate_limits import OF_EVIDENCE, check_chosen, gate_checks
 from quantization.recordings import take_observations
 from quantization.verify import verify_bundle
 
@@ -88,11 +88,11 @@ def judge_bundle(
             trials and trials.against_figures.success.share,
             settings.limits,
         )
-        verdict = PASSED if all(check.holds for check in checks.values()) else FAILED
+        failed = {name for name, check in checks.items() if not check.holds}
         keep: tuple[str, ...] = ()
-        if verdict == FAILED and settings.advise:
+        if settings.advise and not failed.issubset(OF_EVIDENCE):
             keep = layers_to_keep(bundle, against, judged, seen, conditions, checks, say, progress)
-        entry = _entry(verdict, checks, keep, settings, report, trials)
+        entry = _entry(FAILED if failed else PASSED, checks, keep, settings, report, trials)
         return write_entry(bundle, judged, entry)
 
 

@@ -131,7 +131,9 @@ def verdict_lines(bundle: Path, manifest: Manifest) -> list[str]:
     if entry.verdict == PASSED:
         return lines
     failed = {name for name, check in entry.checks.items() if not check.holds}
-    if failed == {"success_drop_bound_points"}:
+    if "full_success_percent" in failed:
+        lines.append("full precision fails as well: trials show nothing; train on, or --trials 0")
+    elif failed == {"success_drop_bound_points"}:
         lines.append("so few trials cannot rule the loss out: judge it again with more --trials")
     if entry.keep:
         options = " ".join(f"--set '{rule}'" for rule in entry.keep)

@@ -72,6 +72,10 @@ LIMITS: dict[str, LimitKind] = {
 }
 
 
+# What says that there is too little to judge by, and nothing of the bundle.
+OF_EVIDENCE = ("observations", "success_drop_bound_points", "full_success_percent")
+
+
 def parse_limit(text: str) -> tuple[str, float]:
     """Read `NAME=VALUE`; raise `BuildError`."""
     name, equals, number = text.partition("=")
@@ -133,6 +137,6 @@ def gate_checks(
         if name not in asked and name != "undecodable_share":
             raise BuildError(f"limit {name} is on what these bundles do not show; leave it out")
     return {
-        name: GateCheck(float(value), float(chosen.get(name, limit)), LIMITS[name].at_least)
+        name: GateCheck(float(value) + 0.0, float(chosen.get(name, limit)), LIMITS[name].at_least)
         for name, (value, limit) in asked.items()
     }

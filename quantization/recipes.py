@@ -164,6 +164,8 @@ def _recorded(path: Path) -> Recipe:
         entry = read_manifest(path.parent).recipe
     except BundleError as error:
         raise BuildError(str(error)) from None
+    if not entry.rules:
+        raise BuildError(f"{path}: recipe {entry.name} has no rules; it cannot be built again so")
     try:
         return _checked(Recipe(entry.name, tuple((rule[0], rule[1]) for rule in entry.rules)))
     except BuildError as error:

@@ -28,7 +28,7 @@ from quantization.recipes import parse_rule
 pytestmark = pytest.mark.usefixtures("own_cache", "one_episode")
 LOOSE = [f"{name}=1000" for name in ("tip_mean_mm", "tip_p95_mm")] + [
     "gripper_agreement=0",
-    "observations=4",
+    "observations=2",
 ]
 
 
@@ -38,7 +38,7 @@ def one_episode(monkeypatch):
     monkeypatch.setattr(
         quantization.recordings,
         "recorded_observations",
-        lambda *_, **__: gate_practice.observations(),
+        lambda *_, **__: gate_practice.observations(2),
     )
 
 
@@ -70,7 +70,7 @@ def test_a_bundle_within_its_limits_passes_and_runs(small, bundles, capsys):
     assert entry.checks["tip_mean_mm"].limit == 1000.0
     assert 0 < entry.checks["tip_mean_mm"].value < entry.figures["tip_max_mm"]
     assert entry.source_sha256 == manifest.source.sha256
-    assert (entry.episodes, entry.observations, entry.trials) == ("sim", 4, 0)
+    assert (entry.episodes, entry.observations, entry.trials) == ("sim", 2, 0)
     assert entry.figures["tip_spread_mean_mm"] > 0
     assert not list(small.glob(".*"))
 
@@ -100,7 +100,7 @@ def test_a_bundle_that_fails_names_layers_and_with_them_it_is_closer(
 
 def test_full_precision_differs_from_itself_by_nothing(bundles, tmp_path):
     twin = shutil.copytree(bundles(), tmp_path / "twin")
-    assert gate(twin, bundles(), limits=["tip_mean_mm=0", "tip_p95_mm=0", "observations=4"]) == 0
+    assert gate(twin, bundles(), limits=["tip_mean_mm=0", "tip_p95_mm=0", "observations=2"]) == 0
 
 
 def test_judging_again_gives_the_same_figures(small, bundles):

@@ -31,8 +31,8 @@ setup-runtime: ## create the robot runtime's environment (.venv-runtime: enough 
 setup-calibration: ## create the environment of optimum's quantiser (.venv-calibration)
 	@scripts/make_env.sh $(CALIBRATION_VENV) calibration 3.11 3.12
 
-demo: setup-runtime ## build, verify and run the nano policy on a simulated arm; writes demo/
-	@scripts/demo.sh $(RUNTIME) $(DEMO) "$$TASK"
+demo: setup-runtime ## build, verify and run the nano policy on a simulated arm: three tasks, or TASK; writes demo/
+	@scripts/demo.sh $(RUNTIME) $(DEMO) $(if $(filter command environment,$(origin TASK)),"$$TASK")
 
 test: setup ## run every test
 	@$(VENV)/bin/python -m pytest -q

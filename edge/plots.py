@@ -5,6 +5,7 @@ Made after the run, with matplotlib (extra `demo`).
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ OUTCOME_COLOURS = {
 }
 # Of a task by whether it was done; None: nobody judged it.
 TURN_COLOURS = {True: "#54a24b", False: "#d9787a", None: "#b8bec6"}
-WIDTH_IN, HEIGHT_IN, DPI = 13.0, 14.6, 100
+WIDTH_IN, HEIGHT_IN, DPI = 13.0, 15.0, 100
+LETTERS, LEAST_LETTERS = 130, 8  # of a bar as wide as the figure; of any bar
 
 
 def write_timeline(
@@ -51,7 +53,7 @@ def write_timeline(
     n_joints = len(box.joint_names)
     figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    heights = [0.6] + [2.0] * n_joints + [1.2, 0.5, 1.2]
+    heights = [1.0] + [2.0] * n_joints + [1.2, 0.5, 1.2]
     task_axis, *axes = figure.subplots(n_joints + 4, 1, sharex=True, height_ratios=heights)
     for joint, (axis, name) in enumerate(zip(axes, box.joint_names, strict=False)):
         axis.plot(t_s, ticks["asked"][:, joint], color="#bbbbbb", lw=1.0, label="asked by policy")
@@ -76,14 +78,17 @@ def write_timeline(
 
 def _draw_turns(axes: Sequence[Any], turns: Sequence[Turn], start_s: float) -> None:
     """Draw each task as a bar with its name, where it was done, and where the next one began."""
+    turns_end_s = max([turn.ended_s for turn in turns if turn.ended_s is not None], default=0.0)
     for turn in turns:
         if turn.began_s is None or turn.ended_s is None:
             continue
         left_s, width_s = turn.began_s - start_s, turn.ended_s - turn.began_s
         colour = TURN_COLOURS[turn.succeeded]
         axes[0].barh(0, width_s, left=left_s, height=0.9, color=colour, edgecolor="white")
-        words = "" if turn.succeeded is None else f"\n {turn.outcome_at(turn.ended_s)}"
-        axes[0].text(left_s, 0, f" {turn.task}{words}", va="center", fontsize=8, clip_on=True)
+        outcome = "" if turn.succeeded is None else f": {turn.outcome_at(turn.ended_s)}"
+        letters = round(LETTERS * width_s / (turns_end_s - start_s))
+        words = textwrap.fill(f"{turn.task}{outcome}", max(LEAST_LETTERS, letters))
+        axes[0].text(left_s + width_s / 2, 0, words, va="center", ha="center", fontsize=8)
         for axis in axes[1:] if turn.number else ():
             axis.axvline(left_s, color="#555555", lw=0.8, ls=":")
         if turn.done_s is not None:

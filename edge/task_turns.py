@@ -61,7 +61,7 @@ class Turn:
         if self.began_s is None or t_s < self.began_s:
             return "waiting"
         if self.done_s is not None and t_s >= self.done_s:
-            return f"done after {self.done_s - self.began_s:.1f} s"
+            return f"done in {self.done_s - self.began_s:.1f} s"
         if self.ended_s is None or t_s < self.ended_s:
             return f"{t_s - self.began_s:.1f} s"
         return "not judged" if self.succeeded is None else "not done"

@@ -15,17 +15,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge.black_box import BlackBox
+from edge.black_box import NOT_ASKED, BlackBox
 from edge.policy_thread import PolicyCall
 from edge.recording import PICTURE_HEIGHT, RECORD_HZ, RecordedFrame
 from edge.safety import Outcome
 from edge.task_turns import Turn
 
-HEADER_PX, TASKS_PX, FOOTER_PX, GAP_PX = 34, 26, 30, 8
+HEADER_PX, TASKS_PX, FOOTER_PX, GAP_PX = 34, 40, 30, 8
 BACKGROUND, INK, FAINT = (24, 26, 30), (235, 235, 235), (140, 145, 150)
 LIT = (255, 196, 0)
 GOOD, BAD = (76, 175, 80), (224, 96, 92)
-CHIP_PX = 12
+CHIP_PX, LETTER_PX, LINE_PX = 12, 7, 15
 DARKEST, BRIGHTEST = 40, 200
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 CRF = "20"
@@ -97,8 +97,9 @@ def _draw_turns(canvas: np.ndarray, turns: Sequence[Turn], t_s: float) -> None:
         elif turn.ended_s is not None and t_s >= turn.ended_s:
             colour = FAINT if turn.succeeded is None else BAD
         cv2.rectangle(canvas, (x, y), (x + CHIP_PX, y + CHIP_PX), colour, thickness)
-        place = (x + CHIP_PX + GAP_PX, y + CHIP_PX - 1)
-        _text(canvas, f"{turn.task}: {turn.outcome_at(t_s)}"[: share // 7], place, 0.4)
+        left, most = x + CHIP_PX + GAP_PX, (share - CHIP_PX - 2 * GAP_PX) // LETTER_PX
+        for line, words in enumerate((turn.task, turn.outcome_at(t_s))):
+            _text(canvas, words[:most], (left, y + CHIP_PX - 1 + line * LINE_PX), 0.4)
 
 
 def _footer(
@@ -108,7 +109,7 @@ def _footer(
     row = int(np.searchsorted(ticks["t_s"], t_s, side="right")) - 1
     seconds = t_s - ticks["t_s"][0] if started else 0.0
     parts = [f"{max(0.0, seconds):5.1f} s", f"tick {max(0, row + 1)}"]
-    if row >= 0:
+    if row >= 0 and ticks["outcome"][row] != NOT_ASKED:
         parts.append(Outcome(int(ticks["outcome"][row])).name.lower())
     if done:
         call = done[-1]

@@ -3,8 +3,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from edge.black_box import BlackBox
+from edge.black_box import NOT_ASKED, BlackBox
 from edge.recording import RecordedFrame, Recorder, _jpeg
+from edge.safety import Outcome
 from edge.task_turns import DONE, TIME_UP, Turn
 from edge.video import BAD, GOOD, HEADER_PX, LIT, TASKS_PX, compose_picture, write_video
 
@@ -62,8 +63,14 @@ def test_tasks_are_shown_with_what_was_found_by_then():
         top = picture[HEADER_PX : HEADER_PX + TASKS_PX]
         assert {colour for colour in verdicts if places_of(colour, top)[0].size} == seen
     assert turns[1].outcome_at(4.0) == "waiting"
-    assert turns[0].outcome_at(10.0) == "done after 4.9 s"
+    assert turns[0].outcome_at(10.0) == "done in 4.9 s"
     assert turns[2].outcome_at(12.5) == "not judged"
+
+
+def test_tick_before_the_first_measurement_has_no_verdict_to_show():
+    ticks = {"t_s": np.array([0.0, 0.1]), "outcome": np.array([NOT_ASKED, Outcome.HOLD])}
+    early, late = (compose_picture(frame(t_s), ticks, [], TURNS) for t_s in (0.05, 0.15))
+    assert not np.array_equal(early, late)
 
 
 def test_film_without_depth_has_no_grid():

@@ -66,6 +66,14 @@ class GateEntry:
     sha256: str  # see `entry_digest`
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How a bundle is to act; a verdict on another way of acting, or another robot, is none."""
+
+    actions: str
+    norm_tag: str
+
+
 def entry_digest(manifest: Manifest) -> str:
     """Hash a manifest with its gate entry, but for the entry's own digest; hexadecimal."""
     payload = asdict(manifest)
@@ -100,11 +108,11 @@ def is_whole(manifest: Manifest) -> bool:
 
 
 def check_standing(
-    bundle: Path, manifest: Manifest, actions: str, accept: Collection[str] = ()
+    bundle: Path, manifest: Manifest, asked: Asked, accept: Collection[str] = ()
 ) -> str:
     """Return in a few words how a bundle stands; `BundleError` when it may not drive an arm.
 
-    `actions` is how it is to act. `accept` names what of ACCEPTABLE is run all the same.
+    `accept` names what of ACCEPTABLE is run all the same.
     """
     found, entry = standing(manifest), manifest.gate
     if found == WHOLE:
@@ -117,14 +125,14 @@ def check_standing(
             f"{bundle}: failed its gate: {_failures(entry)}; 'molmoact-edge inspect {bundle}' says "
             "which layers to keep at more bits; to run it all the same, give --accept-failed"
         )
-    if found == PASSED and entry.actions == actions:
+    if found == PASSED and Asked(entry.actions, entry.norm_tag) == asked:
         trials = f", {entry.trials} trials" if entry.trials else ", by its actions alone"
-        asked = f"{entry.episodes}, depth {entry.depth}{trials}"
-        return f"passed its gate on {entry.judged_at[:10]} ({asked})"
+        on = f"{entry.episodes}, depth {entry.depth}{trials}"
+        return f"passed its gate on {entry.judged_at[:10]} ({on})"
     why = {
         UNJUDGED: "never judged against full precision",
         ALTERED: "was altered after its gate, or the verdict is another bundle's",
-        PASSED: f"never judged with {actions} actions, only with {entry and entry.actions} ones",
+        PASSED: f"never judged with {asked.actions} actions of norm tag {asked.norm_tag}",
     }[found]
     if UNJUDGED in accept:
         return f"{why}, and was accepted"

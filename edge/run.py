@@ -24,7 +24,7 @@ from edge.box_file import BoxHandover
 from edge.box_layout import LINE_END
 from edge.camera import close_cameras, open_cameras, wait_for_frames
 from edge.chunks import ChunkBuffer
-from edge.gate_entry import check_standing
+from edge.gate_entry import Asked, check_standing
 from edge.joints import JointIoError, JointReading
 from edge.loop import END_STOP, ControlLoop, LoopEnd
 from edge.manifest import DISCRETE, MANIFEST_NAME
@@ -169,8 +169,9 @@ def _without_commitment(profile: Profile) -> Profile:
 
 def _judged(options: RunOptions, policy: Policy) -> str:
     """Return how the bundle stands; BundleError when it must not drive an arm."""
-    manifest = policy.bundle.manifest
-    return check_standing(options.bundle, manifest, policy.actions, options.accept)
+    tag = choose_tag(policy.bundle.tags, options.norm_tag)
+    asked = Asked(policy.actions, tag.name)
+    return check_standing(options.bundle, policy.bundle.manifest, asked, options.accept)
 
 
 def _check_fit(policy: Policy, options: RunOptions, profile: Profile) -> None:

@@ -21,6 +21,7 @@ from edge.gate_entry import (
     PASSED,
     UNJUDGED,
     WHOLE,
+    Asked,
     check_standing,
     standing,
 )
@@ -35,16 +36,19 @@ def small(bundles, tmp_path):
     return shutil.copytree(bundles(recipe="int4"), tmp_path / "small")
 
 
-def refusal(bundle, actions="continuous", accept=()):
+USUAL = Asked("continuous", "tag")
+
+
+def refusal(bundle, asked=USUAL, accept=()):
     with pytest.raises(BundleError) as error:
-        check_standing(bundle, read_manifest(bundle), actions, accept)
+        check_standing(bundle, read_manifest(bundle), asked, accept)
     return str(error.value)
 
 
 def test_full_precision_needs_no_judge(bundles):
     manifest = read_manifest(bundles())
     assert standing(manifest) == WHOLE
-    assert "full precision" in check_standing(bundles(), manifest, "continuous")
+    assert "full precision" in check_standing(bundles(), manifest, USUAL)
 
 
 def test_a_bundle_that_was_never_judged_is_run_only_by_name(small):
@@ -54,7 +58,7 @@ def test_a_bundle_that_was_never_judged_is_run_only_by_name(small):
     assert f"molmoact-quantize gate {small}" in text
     assert "--accept-unjudged" in text
     refusal(small, accept=(FAILED,))
-    assert "was accepted" in check_standing(small, read_manifest(small), "continuous", (UNJUDGED,))
+    assert "was accepted" in check_standing(small, read_manifest(small), USUAL, (UNJUDGED,))
 
 
 def test_a_bundle_that_failed_is_run_only_by_name(small):
@@ -65,14 +69,16 @@ def test_a_bundle_that_failed_is_run_only_by_name(small):
     assert "gripper_agreement" not in text
     assert "--accept-failed" in text
     refusal(small, accept=(UNJUDGED,))
-    assert "was accepted" in check_standing(small, manifest, "continuous", (FAILED,))
+    assert "was accepted" in check_standing(small, manifest, USUAL, (FAILED,))
 
 
 def test_a_bundle_that_passed_runs_the_way_it_was_judged(small):
     manifest = judge_as(small, trials=40)
-    text = check_standing(small, manifest, "continuous")
+    text = check_standing(small, manifest, USUAL)
     assert text == "passed its gate on 2026-01-02 (sim, depth incremental, 40 trials)"
-    assert "never judged with discrete actions" in refusal(small, "discrete")
+    others = Asked("discrete", "tag"), Asked("continuous", "another robot")
+    assert "never judged with discrete actions" in refusal(small, others[0])
+    assert "norm tag another robot" in refusal(small, others[1])
 
 
 def test_judged_again_only_the_new_verdict_counts(small):
@@ -139,7 +145,7 @@ def test_a_verdict_copied_from_another_bundle_is_none(small, bundles, tmp_path):
     edit_manifest(small, lambda manifest: manifest.update(gate=entry))
     assert standing(read_manifest(small)) == ALTERED
     assert "the verdict is another bundle's" in refusal(small)
-    assert check_standing(small, read_manifest(small), "continuous", (UNJUDGED,))
+    assert check_standing(small, read_manifest(small), USUAL, (UNJUDGED,))
 
 
 def test_a_weight_that_changed_after_the_verdict_ends_it(small):

@@ -102,6 +102,8 @@ def _run(args: argparse.Namespace) -> int:
         raise TrainingError(f"--size {args.size}: video needs even sides")
     if FPS % args.every:
         raise TrainingError(f"--every {args.every}: it must divide {FPS}, the ticks a second")
+    if args.policy is not None:
+        _check_bundle(args.policy)
     settings = Settings(
         args.seed,
         size,
@@ -130,6 +132,16 @@ def _run(args: argparse.Namespace) -> int:
         progress.close()
     print(_table(report, time.monotonic() - started_s))
     return 0
+
+
+def _check_bundle(bundle: Path) -> None:
+    from edge.bundle import open_bundle
+    from edge.errors import EdgeError
+
+    try:
+        open_bundle(bundle)
+    except EdgeError as error:
+        raise TrainingError(f"--policy: {error}") from error
 
 
 class _Progress:

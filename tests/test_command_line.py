@@ -74,3 +74,18 @@ def test_make_hands_a_task_over_as_it_was_typed(tmp_path):
     arguments = result.stdout.splitlines()
     assert arguments[arguments.index("--task") + 1] == task
     assert arguments[-2:] == ["--calibration", "arm.json"]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize(
+    ("episodes", "environment"), [("sim", ".venv-runtime"), ("data/mine", ".venv")]
+)
+def test_make_gate_takes_the_environment_that_can_read_the_episodes(episodes, environment):
+    result = subprocess.run(
+        ["make", "--dry-run", "gate", f"EPISODES={episodes}", "BUNDLE=small", "TRIALS=9"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    command = result.stdout.splitlines()[-1].split()
+    assert command[:3] == [f"{environment}/bin/molmoact-quantize", "gate", "small"]
+    assert command[command.index("--episodes") + 1] == episodes
+    assert command[command.index("--trials") + 1] == "9"

@@ -72,6 +72,7 @@ THERE = np.array([3.5, 5.0, 5.0, 7.0, 12.0])
 MOVING_DEG_S = 8.0
 BEGUN_SHARES = (0.1, 0.2, 0.3, 0.4)
 PUSH_PLACES = 6
+STEP_M = 0.005
 
 
 class Expert:
@@ -269,12 +270,31 @@ class Expert:
         """Move the fingertips along a line, to which `hand` is square at a pan of `pan_deg`."""
         self.looseness = 0.0
         speed_m_s = PUSH_M_S * self._speed
+        begun = self._share_begun(hand, pan_deg, begin_m, end_m, speed_m_s)
+        begin_m = end_m - (end_m - begin_m) / (1.0 - minimum_jerk(begun))
         duration_s = PEAK_VELOCITY * float(np.linalg.norm(end_m - begin_m)) / speed_m_s
-        for tick in range(1, round(duration_s / self._tick_s) + 1):
-            share = minimum_jerk(tick * self._tick_s / duration_s)
+        for tick in range(1, round((1.0 - begun) * duration_s / self._tick_s) + 1):
+            share = minimum_jerk(begun + tick * self._tick_s / duration_s)
             spot_m = begin_m + share * (end_m - begin_m)
             self._planned = self._pose(self._turned(hand, pan_deg), spot_m, begin_m, end_m)
             yield self._goal(self._planned)
+
+    def _share_begun(
+        self, hand: Hand, pan_deg: float, begin_m: np.ndarray, end_m: np.ndarray, speed_m_s: float
+    ) -> float:
+        """Return how much of the time along a line is over for an arm that moves along it."""
+        velocity, self._velocity = self._velocity, np.zeros_like(self._velocity)
+        if np.linalg.norm(velocity) < MOVING_DEG_S:
+            return 0.0
+        ahead_m = begin_m + (end_m - begin_m) * STEP_M / np.linalg.norm(end_m - begin_m)
+        here, ahead = (
+            self._pose(self._turned(hand, pan_deg), spot_m, end_m) for spot_m in (begin_m, ahead_m)
+        )
+        step = ahead - here
+        along_m_s = STEP_M * float(velocity @ step) / float(step @ step)
+        shares = np.array([0.0, *BEGUN_SHARES])
+        speeds_m_s = 30.0 * (shares * (1.0 - shares)) ** 2 * speed_m_s / PEAK_VELOCITY
+        return float(shares[np.argmin(np.abs(speeds_m_s - along_m_s))])
 
     def _go(self, waypoints: list[np.ndarray], loose: float = 1.0) -> Iterator[np.ndarray]:
         plan, begun_s = self._glide(waypoints)

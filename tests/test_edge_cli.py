@@ -58,6 +58,8 @@ def test_help_shows_an_example(command, capsys):
         run_arguments("b", "sim", "--seconds", "0"),
         run_arguments("b", "sim", "--seconds", "nan"),
         run_arguments("b", "sim", "--seed", "-1"),
+        run_arguments("b", "sim", "--task-seconds", "0"),
+        run_arguments("b", "sim", "--task", " "),
         ["run", "b", "--profile", "sim", "--task", "  "],
     ],
 )
@@ -71,6 +73,7 @@ def test_bad_usage_exits_2(arguments, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (run_arguments("absent", "sim", "--task", "b"), "2 tasks and no --task-seconds"),
         (run_arguments("absent", "simm"), "no profile named 'simm'; shipped: "),
         (run_arguments("absent"), "absent: no such bundle"),
         (run_arguments("absent", "so101"), "give its port with --port"),

@@ -42,7 +42,12 @@ def start(tmp_path):
         command = [sys.executable, "-m", "sim.world", "--link", str(tmp_path / "port")]
         command += ["--frames", str(tmp_path / "frames"), *arguments]
         process = subprocess.Popen(
-            command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            cwd=REPOSITORY,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         started.append(process)
         assert process.stdout.readline() == f"ready {tmp_path / 'port'}\n"
@@ -132,6 +137,34 @@ def test_goals_written_to_the_port_move_the_arm_in_the_pictures(start, tmp_path)
     truth = [json.loads(line) for line in (tmp_path / "truth.jsonl").read_text().splitlines()]
     assert truth[-1]["positions"][0] > truth[0]["positions"][0] + 20.0
     assert set(truth[0]["cubes_m"]) == {"red_cube", "green_cube", "blue_cube"}
+
+
+def ask(process, number, instruction):
+    process.stdin.write(json.dumps({"task": number, "instruction": instruction}) + "\n")
+    process.stdin.flush()
+    return json.loads(process.stdout.readline())
+
+
+@pytest.mark.usefixtures("off_screen_gl")
+def test_mark_is_in_the_pictures_while_a_push_is_judged(start, tmp_path):
+    process = start("--seed", "374", "--size", "160x120", "--judge")
+    front = tmp_path / "frames" / "front.frame"
+
+    def picture_after(event):
+        return newest_frame(front, event["t_s"] + 0.05).astype(int)
+
+    plain = picture_after(ask(process, 0, "touch the green cube"))
+    judged = ask(process, 1, "push the blue cube to the mark")
+    assert (judged["event"], judged["task"], judged["kind"]) == ("judged", 1, "push_to_mark")
+    marked = picture_after(judged)
+    again = picture_after(ask(process, 2, "touch the blue cube"))
+    brighter = [int(((seen - plain).min(axis=2) > 60).sum()) for seen in (marked, again)]
+    assert 20 < brighter[0] < 400
+    assert brighter[1] == 0
+    assert ask(process, 3, "dance")["event"] == "not judged"
+    process.stdin.close()
+    process.stdin = None  # a world that nobody asks any more goes on
+    picture_after({"t_s": time.monotonic()})
 
 
 @pytest.mark.usefixtures("off_screen_gl")

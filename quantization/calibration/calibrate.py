@@ -24,7 +24,7 @@ def calibrate(
     out: Path,
     *,
     sampling: Sampling,
-    ranges: str = "percentile",
+    ranges: str = "minmax",
     span: int = 512,
     norm_tag: str | None = None,
     embodiment: str = "so101",

@@ -145,8 +145,8 @@ def _add_observations(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--ranges",
         choices=RANGES,
-        default="percentile",
-        help="onnxruntime's method for the range of a static scale (percentile)",
+        default="minmax",
+        help="onnxruntime's method for the range of a static scale (minmax)",
     )
     command.add_argument("--norm-tag", help="needed when the bundle has several")
     command.add_argument(

@@ -1,4 +1,4 @@
-"""A task that is really done: expert's goals, the run's loop, serial bytes, physics, its referee."""
+"""A task that is really done: the expert's goals, the loop, serial bytes, physics, its referee."""
 
 import functools
 import time

@@ -56,7 +56,11 @@ def add_run(commands: argparse._SubParsersAction) -> None:
         help="by the flow expert, or as tokens (default: continuous where the bundle can)",
     )
     run.add_argument("--norm-tag", help="which robot's statistics to use, when the bundle has many")
-    run.add_argument("--seconds", type=_seconds, help="of the whole run; without it until Ctrl-C")
+    run.add_argument(
+        "--seconds",
+        type=_seconds,
+        help="of the whole run; without it until the tasks are over, or Ctrl-C",
+    )
     run.add_argument(
         "--task-seconds",
         type=_seconds,

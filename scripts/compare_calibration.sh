@@ -44,7 +44,7 @@ if [ -x .venv-calibration/bin/molmoact-quantize ]; then
 fi
 "$quantize" compare "$out/whole" "${bundles[@]/#/$out/}" --inputs "$out/held_out.safetensors" --matrices \
   >"$out/products.txt"
-sed '$d' "$out/products.txt" | grep -v /blocks
+sed '$d' "$out/products.txt" | grep -vE '^(vision|decoder|context|expert)/'
 for name in "${bundles[@]}"; do
   [ -f "$out/$name.json" ] || "$bench" fidelity "$out/$name" --against "$out/whole" \
     --episodes "$held_out" --json "$out/$name.json" >"$out/$name.txt"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The whole way once: checkpoint -> INT4 bundle -> verified -> simulated arm -> film and figures.
+# The whole way once: checkpoint -> INT4 bundle -> verified -> judged against full precision ->
+# simulated arm -> film and figures.
 #   scripts/demo.sh VENV FOLDER [TASK...]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -20,7 +21,9 @@ rm -rf "$demo"
 mkdir -p "$demo"
 "$bin/molmoact-quantize" build checkpoints/nano "$demo/bundle" --recipe int4
 "$bin/molmoact-quantize" verify "$demo/bundle"
-# Nobody judged the bundle that was just built: the physics of the run does.
+"$bin/molmoact-quantize" build checkpoints/nano "$demo/whole" --recipe fp32
+"$bin/molmoact-quantize" gate "$demo/bundle" --against "$demo/whole" --episodes sim \
+  --samples 30 --trials 0
 exec "$bin/molmoact-edge" run "$demo/bundle" --profile sim "${tasks[@]}" --task-seconds 20 \
-  --seed "$seed" --depth incremental --accept-unjudged \
+  --seed "$seed" --depth incremental \
   --report "$demo/report.json" --record "$demo" --black-box "$demo/run.box"

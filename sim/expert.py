@@ -255,9 +255,10 @@ class Expert:
         run_up = PUSH_RUN_UP_M / np.linalg.norm(end_m - begin_m)
         for share in np.linspace(0.0, run_up, PUSH_PLACES)[1:]:
             spot_m = begin_m + share * (end_m - begin_m)
-            pose = self._pose(self._turned(hand, pan_deg), spot_m, begin_m, end_m)
-            if (np.abs(self._planned - pose)[:GRIPPER] < THERE).all():
-                return spot_m
+            with contextlib.suppress(Unreachable):  # of a hand that is elsewhere
+                pose = self._pose(self._turned(hand, pan_deg), spot_m, begin_m, end_m)
+                if (np.abs(self._planned - pose)[:GRIPPER] < THERE).all():
+                    return spot_m
         return None
 
     def _turned(self, hand: Hand, pan_deg: float) -> Hand:

@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch")
 
 from torch.nn import functional as F  # noqa: N812
 
-from training.model.cpu_attention import CpuAttention, attention
+from training.model.cpu_attention import attention, cpu_attention
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -51,10 +51,10 @@ def test_causal_attention_does_not_look_ahead():
     assert not torch.allclose(before[:, :, 4:], after[:, :, 4:])
 
 
-def test_the_mode_reaches_models_and_ends():
+def test_models_use_it_for_as_long_as_is_asked():
     q, k, v = inputs(2, 2, 5, 5)
     theirs = F.scaled_dot_product_attention(q, k, v)
-    with CpuAttention():
+    with cpu_attention():
         inside = F.scaled_dot_product_attention(q, k, v)
     assert torch.equal(inside, attention(q, k, v))
     assert not torch.equal(inside, theirs)

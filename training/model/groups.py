@@ -7,6 +7,8 @@ from torch import nn
 from training.model.settings import GROUPS
 
 _CONNECTOR = ("image_pooling_2d", "image_projector")
+# Tables, and what meets pixels, actions, times, tokens or a gate.
+_EDGES = ("wte", "lm_head", "embed", "final_layer", "lora_", "depth_gate")
 
 
 def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
@@ -19,6 +21,15 @@ def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     for name, parameter in model.named_parameters():
         groups[_group(name)].append(parameter)
     return groups
+
+
+def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """Return the matrices that turn features into features: no embeddings, no inputs or outputs."""
+    return [
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.ndim == 2 and not any(part in name for part in _EDGES)
+    ]
 
 
 def _group(name: str) -> str:

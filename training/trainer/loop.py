@@ -20,7 +20,7 @@ from accelerate.utils import gather_object
 
 from training.errors import TrainingError
 from training.examples.batch import Batch
-from training.model.cpu_attention import CpuAttention
+from training.model.cpu_attention import cpu_attention
 from training.model.objective import StepTotals, step_totals
 from training.trainer.optimizer import clip_gradients, set_rates
 from training.trainer.recipe import Recipe
@@ -50,7 +50,7 @@ def train(
     """
     model, optimizer = trained.model, trained.optimizer
     on_cpu = accelerator.device.type == "cpu" and recipe.precision == "bf16"
-    with collector_at_rest(), CpuAttention() if on_cpu else nullcontext():
+    with collector_at_rest(), cpu_attention() if on_cpu else nullcontext():
         for step in range(steps_done, recipe.steps):
             began = time.monotonic()
             passes = next(batches)

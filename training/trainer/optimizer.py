@@ -1,31 +1,40 @@
-"""AdamW with a learning rate and a clipped norm for each group of parameters."""
+"""AdamW, or Muon for matrices, with a rate and a clipped norm for each group of parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch.distributed.tensor import DTensor
 
 from training.errors import TrainingError
-from training.trainer.recipe import OptimizerSettings
+from training.trainer.orthogonal import MatrixAdamW
+from training.trainer.recipe import MUON, OptimizerSettings
 
 
 def build_optimizer(
-    groups: Mapping[str, Sequence[torch.nn.Parameter]], settings: OptimizerSettings
+    groups: Mapping[str, Sequence[torch.nn.Parameter]],
+    settings: OptimizerSettings,
+    hidden: Collection[torch.nn.Parameter] = (),
 ) -> torch.optim.AdamW:
     """Make the optimizer of the groups' trainable parameters; empty groups are left out.
 
-    Raises TrainingError when nothing is trainable.
+    `hidden` are the matrices between a model's input and its output, to which Muon applies where
+    the settings ask for it. Raises TrainingError when nothing is trainable.
     """
+    chosen = {id(parameter) for parameter in hidden} if settings.matrices == MUON else set()
     entries = []
     for name, parameters in groups.items():
         trainable = [parameter for parameter in parameters if parameter.requires_grad]
-        if trainable:
-            entries.append({"name": name, "params": trainable, "lr": settings.rates[name]})
+        for orthogonal in (False, True):
+            part = [one for one in trainable if (id(one) in chosen) == orthogonal]
+            if part:
+                rate = settings.rates[name]
+                entries.append({"name": name, "params": part, "lr": rate, "orthogonal": orthogonal})
     if not entries:
         raise TrainingError("nothing is trainable; change 'trainable' in the recipe")
-    return torch.optim.AdamW(
+    return MatrixAdamW(
         entries,
         betas=settings.betas,
         eps=settings.eps,
@@ -50,10 +59,18 @@ def clip_gradients(optimizer: torch.optim.Optimizer, clip_norm: float) -> dict[s
     alike however the step was cut into passes and processes.
     """
     norms = {}
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
+    for name, parameters in named_groups(optimizer).items():
+        for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        norm = torch.nn.utils.clip_grad_norm_(group["params"], clip_norm)
-        norms[group["name"]] = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        norm = torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
+        norms[name] = norm.full_tensor() if isinstance(norm, DTensor) else norm
     return norms
+
+
+def named_groups(optimizer: torch.optim.Optimizer) -> dict[str, list[torch.nn.Parameter]]:
+    """Return the parameters that learn, by group."""
+    groups = defaultdict(list)
+    for group in optimizer.param_groups:
+        groups[group["name"]] += group["params"]
+    return dict(groups)

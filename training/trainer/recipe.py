@@ -28,6 +28,7 @@ from training.model.settings import (
 )
 from training.trainer.recipe_file import RecipeError, read_mapping
 
+ADAMW, MUON = "adamw", "muon"
 PRECISIONS = ("fp32", "bf16")
 # What changes no figure of a run, so that a resumed run may have another value of it.
 FREE_KEYS = ("checkpoint_every",)
@@ -46,7 +47,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class OptimizerSettings:
-    """AdamW with one learning rate and one clipped norm for each group of parameters."""
+    """One learning rate and one clipped norm for each group of parameters."""
 
     rates: dict[str, float]  # by group: the highest rate, reached after the warm-up
     betas: tuple[float, float]
@@ -55,6 +56,7 @@ class OptimizerSettings:
     warmup_steps: int
     final_share: float  # of the rates, at the end of the cosine
     clip_norm: float
+    matrices: str = ADAMW  # or MUON: what takes the steps of hidden matrices; may be left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +244,7 @@ def _trainable(section: Section, value: Any) -> Adaptation:
 
 def _optimizer(section: Section, steps: int) -> OptimizerSettings:
     rates = section.child("rates")
+    section.fill_from(Section({"matrices": ADAMW}, section.file))
     settings = OptimizerSettings(
         rates={group: rates.number(group, 0, 1) for group in GROUPS},
         betas=section.numbers("betas", 2, 0, 0.99999),
@@ -250,6 +253,7 @@ def _optimizer(section: Section, steps: int) -> OptimizerSettings:
         warmup_steps=section.integer("warmup_steps", 0, steps),
         final_share=section.number("final_share", 0, 1),
         clip_norm=section.number("clip_norm", 1e-6, 1e6),
+        matrices=section.text("matrices", (ADAMW, MUON)),
     )
     rates.finish()
     section.finish()

@@ -16,14 +16,14 @@ from accelerate.utils import AutocastKwargs, DistributedDataParallelKwargs
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from training.errors import TrainingError
-from training.model.groups import parameter_groups
+from training.model.groups import hidden_matrices, parameter_groups
 from training.trainer.curves import draw_curves
 from training.trainer.ema import Ema
 from training.trainer.finish import write_checkpoint
 from training.trainer.inputs import check_inputs, fingerprints
 from training.trainer.loop import train
-from training.trainer.optimizer import build_optimizer
-from training.trainer.recipe import Recipe
+from training.trainer.optimizer import build_optimizer, named_groups
+from training.trainer.recipe import ADAMW, MUON, Recipe
 from training.trainer.run_folder import RunFolder, create_run, held, open_run
 from training.trainer.run_log import RunLog, StepFigures, read_log
 from training.trainer.stage import Stage, open_stage, source_checkpoint
@@ -105,14 +105,20 @@ def _prepared(recipe: Recipe, stage: Stage, accelerator: Accelerator) -> Trained
         # Blocks are gathered in fp32 and multiplied in bf16 by autocast, as in one process.
         # Accelerate's own choice holds everything in bf16, norms and the residual stream too.
         accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
-    optimizer = build_optimizer(parameter_groups(stage.objective.model), recipe.optimizer)
+        if recipe.optimizer.matrices == MUON:
+            raise TrainingError(
+                f"{recipe.file}: optimizer.matrices: {MUON} needs whole matrices, and these are"
+                f" sharded; set {ADAMW}"
+            )
+    model = stage.objective.model
+    optimizer = build_optimizer(parameter_groups(model), recipe.optimizer, hidden_matrices(model))
     model, optimizer = accelerator.prepare(stage.objective, optimizer)
     ema = None
     if recipe.ema is not None:
         parameters = {
-            f"{group['name']}.{index}": parameter
-            for group in optimizer.param_groups
-            for index, parameter in enumerate(group["params"])
+            f"{name}.{index}": parameter
+            for name, group in named_groups(optimizer).items()
+            for index, parameter in enumerate(group)
         }
         ema = Ema(parameters, recipe.ema)
     return Trained(model, optimizer, ema)

@@ -19,12 +19,11 @@ from edge.profile import load_profile
 from quantization.allocation import Allocation, Choice, allocate
 from quantization.build import build_bundle
 from quantization.errors import BuildError
-from quantization.fidelity.observations import Sampling
+from quantization.fidelity.observations import Sampling, recorded_observations
 from quantization.fidelity.open_loop import Conditions
 from quantization.fidelity.sensitivity import LayerSensitivity, layer_sensitivity
 from quantization.layer_harm import block_format, choices_of, grouping
 from quantization.recipes import EDGES, Recipe, Rule
-from quantization.recordings import take_observations
 from quantization.work_folder import work_folder
 
 AUTO = "auto"
@@ -122,7 +121,9 @@ def _measure(
 ) -> list[LayerSensitivity]:
     tag = choose_tag(open_bundle(whole).tags, settings.norm_tag)
     sampling = Sampling(settings.samples, seed=settings.seed)
-    seen = take_observations(settings.episodes, tag, sampling, settings.embodiment)
+    seen = list(
+        recorded_observations(settings.episodes, tag, sampling, embodiment=settings.embodiment)
+    )
     conditions = Conditions(norm_tag=settings.norm_tag, seed=settings.seed)
     group = grouping(donors[_SMALLEST])
     return layer_sensitivity(whole, paths, seen, conditions, group=group, progress=progress)

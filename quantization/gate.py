@@ -22,13 +22,17 @@ from edge.observation import ActionsMode, DepthMode
 from edge.report import machine_name
 from quantization.errors import BuildError
 from quantization.fidelity.closed_loop import ClosedLoopReport, Runner, measure_closed_loop
-from quantization.fidelity.observations import SIM, RecordedObservation, Sampling
+from quantization.fidelity.observations import (
+    SIM,
+    RecordedObservation,
+    Sampling,
+    recorded_observations,
+)
 from quantization.fidelity.open_loop import Conditions, measure_open_loop
 from quantization.fidelity.report import OpenLoopReport
 from quantization.gate_advice import layers_to_keep
 from quantization.gate_file import only_gate, write_entry
 from quantization.gate_limits import OF_EVIDENCE, check_chosen, gate_checks
-from quantization.recordings import take_observations
 from quantization.verify import verify_bundle
 
 SAMPLES, TRIALS = 100, 60
@@ -100,7 +104,9 @@ def observe(against: Path, settings: GateSettings) -> list[RecordedObservation]:
     """Take the observations that `settings` name; raise `EdgeError` or `BuildError`."""
     tag = choose_tag(open_bundle(against).tags, settings.norm_tag)
     sampling = Sampling(settings.samples, seed=settings.seed)
-    return take_observations(settings.episodes, tag, sampling, settings.embodiment)
+    return list(
+        recorded_observations(settings.episodes, tag, sampling, embodiment=settings.embodiment)
+    )
 
 
 def _trials(

@@ -12,7 +12,6 @@ pytest.importorskip("onnx")
 
 import quantization.auto_recipe
 import quantization.layer_harm
-import quantization.recordings
 from edge.manifest import read_manifest
 from quantization.allocation import Choice
 from quantization.auto_recipe import ceiling_of, recipe_of
@@ -34,7 +33,7 @@ def auto(bundles, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quantization.layer_harm, "MOST_MATRICES", 1)  # blocks, which are fewer
         patch.setattr(
-            quantization.recordings,
+            quantization.auto_recipe,
             "recorded_observations",
             lambda *_, **__: gate_practice.observations(1),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, replace
 from itertools import pairwise
 
@@ -227,8 +228,16 @@ def test_bundles_of_different_checkpoints_are_refused(bundles, tiny_dataset, cap
 
 
 def test_a_folder_that_is_no_dataset_is_refused(bundles, tmp_path, capsys):
+    pytest.importorskip("pyarrow", reason="datasets are read on the workstation")
     arguments = [bundles(), "--against", bundles(), "--episodes", tmp_path]
     assert "no meta/info.json" in refusal(capsys, *arguments)
+
+
+def test_a_runtime_that_cannot_read_datasets_says_what_can(bundles, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "training.datasets.checks", None)  # as if it lacked a package
+    said = refusal(capsys, bundles(), "--against", bundles(), "--episodes", tmp_path)
+    assert f"{tmp_path}: " in said
+    assert "is not installed, which reads it; datasets need the workstation environment" in said
 
 
 def test_something_has_to_be_asked_for(bundles, capsys):

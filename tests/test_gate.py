@@ -16,7 +16,6 @@ pytest.importorskip("onnx")
 import quantization.gate
 import quantization.gate_file
 import quantization.layer_harm
-import quantization.recordings
 from edge.bundle import open_bundle
 from edge.gate_entry import FAILED, PASSED, UNJUDGED, standing
 from edge.manifest import read_manifest
@@ -36,7 +35,7 @@ LOOSE = [f"{name}=1000" for name in ("tip_mean_mm", "tip_p95_mm")] + [
 def one_episode(monkeypatch):
     """Give the reference's pictures, whatever episodes are asked for."""
     monkeypatch.setattr(
-        quantization.recordings,
+        quantization.gate,
         "recorded_observations",
         lambda *_, **__: gate_practice.observations(2),
     )

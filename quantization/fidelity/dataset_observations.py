@@ -23,10 +23,16 @@ def dataset_observations(
     folder: Path, tag: RobotTag, embodiment: str, sampling: Sampling
 ) -> Iterator[RecordedObservation]:
     """Yield observations of the dataset in `folder`; raise `FidelityError`."""
-    from training.datasets.checks import check_dataset
-    from training.datasets.dataset_files import open_dataset
-    from training.datasets.embodiment import load_embodiment
-    from training.datasets.pictures import PictureReader
+    try:
+        from training.datasets.checks import check_dataset
+        from training.datasets.dataset_files import open_dataset
+        from training.datasets.embodiment import load_embodiment
+        from training.datasets.pictures import PictureReader
+    except ModuleNotFoundError as error:
+        raise FidelityError(
+            f"{folder}: {error.name} is not installed, which reads it; datasets need the "
+            "workstation environment ('make setup', then the command in .venv/bin)"
+        ) from None
 
     with _refusals():
         robot = load_embodiment(embodiment)

@@ -21,7 +21,7 @@ from benchmarks.plots import check_free, read_report, write_latency_plot
 from edge.errors import EdgeError
 from edge.manifest import MAX_CAMERAS
 from edge.report import machine_name
-from firmware_bridge.command_line import CommandParser
+from firmware_bridge.command_line import CommandParser, one_or_more, zero_or_more
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    add_fidelity_command(commands, _count, _number, _seconds)
+    add_fidelity_command(commands, one_or_more, zero_or_more, _seconds)
     _add_latency(commands)
     memory = commands.add_parser(
         "memory",
@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     memory.add_argument("bundle", type=Path)
     memory.add_argument("--profile", help="board profile: threads and draft window")
-    memory.add_argument("--cycles", type=_count, default=10, help="after the first call (10)")
+    memory.add_argument("--cycles", type=one_or_more, default=10, help="after the first call (10)")
     memory.add_argument("--cameras", type=_cameras, help="default: the tag's, or 2")
     memory.add_argument("--norm-tag", help="needed when the bundle has several")
     plot = commands.add_parser(
@@ -62,10 +62,10 @@ def build_parser() -> argparse.ArgumentParser:
         description="Measure memory read bandwidth and matrix peaks in FP32 and INT8.",
         epilog="example: molmoact-bench ceiling",
     )
-    ceiling.add_argument("--threads", type=_count, help="default: one a usable core")
-    add_peer_command(commands, _count, _percent)
-    add_bus_command(commands, _count, _number)
-    add_loop_command(commands, _seconds, _number)
+    ceiling.add_argument("--threads", type=one_or_more, help="default: one a usable core")
+    add_peer_command(commands, one_or_more, _percent)
+    add_bus_command(commands, one_or_more, zero_or_more)
+    add_loop_command(commands, _seconds, zero_or_more)
     return parser
 
 
@@ -163,14 +163,14 @@ def _add_latency(commands: argparse._SubParsersAction) -> None:
     )
     latency.add_argument(
         "--horizon",
-        type=_count,
+        type=one_or_more,
         nargs="+",
         metavar="ACTIONS",
         help="actions predicted a call (default a half and the whole of the model's)",
     )
     latency.add_argument(
         "--repeats",
-        type=_count,
+        type=one_or_more,
         default=FEWEST_REPEATS,
         help=f"counted calls a row (default {FEWEST_REPEATS}; fewer only for a first look)",
     )
@@ -181,20 +181,8 @@ def _add_latency(commands: argparse._SubParsersAction) -> None:
     latency.add_argument("--norm-tag", help="needed when the bundle has several")
 
 
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
-    return int(text)
-
-
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
-    return int(text)
-
-
 def _cameras(text: str) -> int:
-    count = _count(text)
+    count = one_or_more(text)
     if count > MAX_CAMERAS:
         raise argparse.ArgumentTypeError(f"{count} cameras; a model reads at most {MAX_CAMERAS}")
     return count

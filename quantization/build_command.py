@@ -11,6 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from edge.manifest import ACTION_TOKENIZER, Manifest
+from firmware_bridge.command_line import one_or_more, zero_or_more
 from quantization.actions import CHOICES
 from quantization.auto_recipe import AUTO, SAMPLES, AutoSettings, build_auto, ceiling_of
 from quantization.build import build_bundle
@@ -85,8 +86,8 @@ def _add_auto(auto: argparse._ArgumentGroup) -> None:
     auto.add_argument(
         "--against", type=Path, metavar="WHOLE", help="the fp32 bundle, to not build it meanwhile"
     )
-    auto.add_argument("--samples", type=_count, help=f"observations (default {SAMPLES})")
-    auto.add_argument("--seed", type=_number, help="of observations and noise (default 0)")
+    auto.add_argument("--samples", type=one_or_more, help=f"observations (default {SAMPLES})")
+    auto.add_argument("--seed", type=zero_or_more, help="of observations and noise (default 0)")
     auto.add_argument("--embodiment", help="the robot of a dataset (default so101)")
     auto.add_argument("--norm-tag", help="needed when the checkpoint has several")
 
@@ -160,15 +161,3 @@ def _size(text: str) -> int:
     if not 1 <= size_bytes < 1 << 50:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 3100000, 3.1MB or 2.5GiB")
     return int(size_bytes)
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
-    return int(text)
-
-
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
-    return int(text)

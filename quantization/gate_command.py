@@ -11,6 +11,7 @@ from tqdm import tqdm
 from edge.gate_entry import PASSED, check_text, standing
 from edge.manifest import CONTINUOUS, DISCRETE, Manifest
 from edge.run_arguments import DEPTH_MODES
+from firmware_bridge.command_line import one_or_more, zero_or_more
 from quantization.fidelity.observations import SIM
 from quantization.gate import SAMPLES, TRIALS, GateSettings, judge_bundle
 from quantization.gate_limits import LIMITS, parse_limit
@@ -50,18 +51,20 @@ def add_gate(commands: argparse._SubParsersAction) -> None:
         help="folder of a LeRobot v3 dataset that training did not see, or 'sim'",
     )
     gate.add_argument(
-        "--samples", type=_count, default=SAMPLES, help=f"observations, at most ({SAMPLES})"
+        "--samples", type=one_or_more, default=SAMPLES, help=f"observations, at most ({SAMPLES})"
     )
     gate.add_argument(
         "--trials",
-        type=_number,
+        type=zero_or_more,
         help=f"tasks done on the simulated desk by each ({TRIALS} with 'sim', else 0)",
     )
     gate.add_argument("--workers", type=_workers, default=1, help="processes for trials (1)")
     gate.add_argument(
         "--journal", type=Path, metavar="FILE", help="keep trials there; what it has is not run"
     )
-    gate.add_argument("--seed", type=_number, default=0, help="of observations, noise, trials (0)")
+    gate.add_argument(
+        "--seed", type=zero_or_more, default=0, help="of observations, noise, trials (0)"
+    )
     gate.add_argument(
         "--limit",
         dest="limits",
@@ -145,20 +148,8 @@ def _say(line: str) -> None:
     print(f"molmoact-quantize: {line}", file=sys.stderr, flush=True)
 
 
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
-    return int(text)
-
-
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
-    return int(text)
-
-
 def _workers(text: str) -> int:
-    count = _count(text)
+    count = one_or_more(text)
     if count > _MOST_WORKERS:
         raise argparse.ArgumentTypeError(f"{count} processes; at most {_MOST_WORKERS}")
     return count

@@ -22,10 +22,10 @@ from edge.verdict import Outcome
 from sim.expert import Expert
 from sim.hand import Unreachable
 from sim.joints import N_JOINTS
-from sim.layout import CUBE_NAMES, sample_layout, sample_mark
+from sim.layout import CUBE_NAMES
 from sim.motion import minimum_jerk
 from sim.offline_world import Observation, OfflineWorld
-from sim.tasks import FIRST_TRAINING_LAYOUT, KINDS, PUSH_TO_MARK, Task
+from sim.tasks import KINDS, Task, draw_layout
 from sim.variation import Variation, draw_lights, draw_variation
 
 FOLDED, SOMEWHERE, MISSED = "folded", "somewhere", "missed"
@@ -39,8 +39,6 @@ DISTURBANCE_DEG = np.array([2.2, 1.3, 1.3, 2.2, 3.5, 0.0])
 DISTURBANCE_S = 0.5
 
 MAX_TICKS = 900
-LAST_LAYOUT = 2**31
-LAYOUT_DRAWS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +117,7 @@ def draw_plan(
     kind = kinds[number % len(kinds)]
     variation_seed = int(rng.integers(2**31)) if varied else None
     colours = _colours(None if light_only else variation_seed)
-    for _ in range(LAYOUT_DRAWS):
-        bounds = (0, FIRST_TRAINING_LAYOUT) if held_out else (FIRST_TRAINING_LAYOUT, LAST_LAYOUT)
-        layout_seed, cube = int(rng.integers(*bounds)), int(rng.integers(len(CUBE_NAMES)))
-        if kind != PUSH_TO_MARK or _can_be_pushed(layout_seed, cube):
-            break
+    layout_seed, cube = draw_layout(rng, kind, held_out=held_out)
     task = Task(kind, colours[cube])
     start = str(rng.choice(list(STARTS), p=list(STARTS.values())))
     calm = rng.random() < CALM_SHARE
@@ -202,8 +196,3 @@ def _record(
 def _colours(variation_seed: int | None) -> tuple[str, ...]:
     plain = tuple(name.removesuffix("_cube") for name in CUBE_NAMES)
     return plain if variation_seed is None else draw_variation(variation_seed).cube_colours
-
-
-def _can_be_pushed(layout_seed: int, cube: int) -> bool:
-    spots_m = np.array([(pose.x_m, pose.y_m) for pose in sample_layout(layout_seed)])
-    return sample_mark(layout_seed, spots_m, cube) is not None

@@ -65,6 +65,12 @@ def sample_layout(seed: int) -> tuple[CubePose, ...]:
     raise RuntimeError(f"no layout of {len(CUBE_NAMES)} cubes found in {MAX_DRAWS} draws")
 
 
+def mark_of(layout_seed: int, cube: int) -> np.ndarray | None:
+    """Return where cube number `cube` of a layout may be pushed, (2,), None when it cannot be."""
+    spots_m = np.array([(pose.x_m, pose.y_m) for pose in sample_layout(layout_seed)])
+    return sample_mark(layout_seed, spots_m, cube)
+
+
 def sample_mark(seed: int, cubes_m: np.ndarray, pushed: int) -> np.ndarray | None:
     """Draw the mark (2,) for cube number `pushed` of `cubes_m` (n, 2), with a free way to it.
 

@@ -32,7 +32,7 @@ from firmware_bridge.emulator.memory_transport import MemoryTransport
 from firmware_bridge.feedback import ArmReading
 from sim.camera_process import CAMERA_NAMES
 from sim.joints import N_JOINTS
-from sim.layout import CUBE_NAMES, sample_layout, sample_mark
+from sim.layout import CUBE_NAMES, mark_of
 from sim.model import Truth, World
 from sim.pictures import Pictures
 from sim.plant import MujocoPlant
@@ -145,8 +145,7 @@ class OfflineWorld:
             )
         cube = cubes[task.colour]
         if task.kind == PUSH_TO_MARK:
-            spots_m = np.array([(pose.x_m, pose.y_m) for pose in sample_layout(self.seed)])
-            mark_m = sample_mark(self.seed, spots_m, CUBE_NAMES.index(cube))
+            mark_m = mark_of(self.seed, CUBE_NAMES.index(cube))
             if mark_m is None:
                 raise OfflineWorldError(
                     f"layout {self.seed} has no free way to push the {task.colour} cube; "

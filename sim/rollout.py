@@ -22,14 +22,11 @@ from edge.normalization import choose_tag
 from edge.policy import Policy
 from edge.profile import load_profile
 from edge.verdict import Outcome
-from sim.layout import CUBE_NAMES, sample_layout, sample_mark
 from sim.offline_world import PROFILE, OfflineWorld
-from sim.tasks import FIRST_TRAINING_LAYOUT, KINDS, PUSH_TO_MARK, Referee, Task
+from sim.tasks import KINDS, Referee, Task, draw_layout
 from sim.variation import PLAIN_COLOURS, draw_lights
 
 LIMIT_S = 20.0
-LAYOUT_DRAWS = 1000
-LAST_LAYOUT = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,22 +77,12 @@ def draw_trials(
     for number in range(count):
         rng = np.random.default_rng((seed, number, 3))
         kind = kinds[number % len(kinds)]
-        bounds = (0, FIRST_TRAINING_LAYOUT) if held_out else (FIRST_TRAINING_LAYOUT, LAST_LAYOUT)
-        for _ in range(LAYOUT_DRAWS):
-            layout, cube = int(rng.integers(*bounds)), int(rng.integers(len(CUBE_NAMES)))
-            if kind != PUSH_TO_MARK or mark_of(layout, cube) is not None:
-                break
+        layout, cube = draw_layout(rng, kind, held_out=held_out)
         task = Task(kind, PLAIN_COLOURS[cube])
         words = task.instruction(int(rng.integers(1000)), held_out=held_out)
         lights = int(rng.integers(2**31))
         trials.append(Trial(kind, task.colour, words, layout, lights, int(rng.integers(2**31))))
     return trials
-
-
-def mark_of(layout_seed: int, cube: int) -> np.ndarray | None:
-    """Return where cube number `cube` of a layout may be pushed, (2,), None when it cannot be."""
-    spots_m = np.array([(pose.x_m, pose.y_m) for pose in sample_layout(layout_seed)])
-    return sample_mark(layout_seed, spots_m, cube)
 
 
 def lay_out(world: OfflineWorld, trial: Trial) -> None:

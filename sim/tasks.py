@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from sim.layout import BIN_M, CUBE_NAMES, MARK_RADIUS_M
+from sim.layout import BIN_M, CUBE_NAMES, MARK_RADIUS_M, mark_of
 from sim.model import BIN_HALF_M, BIN_HEIGHT_M, World
 
 TOUCH, PUT_IN_BIN, PUSH_TO_MARK = "touch", "put_in_bin", "push_to_mark"
@@ -19,6 +19,8 @@ KINDS = (TOUCH, PUT_IN_BIN, PUSH_TO_MARK)
 
 # Layouts of seeds below this are for evaluation; the demo's are among them.
 FIRST_TRAINING_LAYOUT = 10_000
+LAST_LAYOUT = 2**31
+LAYOUT_DRAWS = 1000
 
 PHRASINGS = {
     TOUCH: (
@@ -79,6 +81,16 @@ class Task:
         """Return the instruction; `phrasing` counts through the phrasings, again and again."""
         phrasings = (HELD_OUT_PHRASINGS if held_out else PHRASINGS)[self.kind]
         return phrasings[phrasing % len(phrasings)].format(colour=self.colour)
+
+
+def draw_layout(rng: np.random.Generator, kind: str, *, held_out: bool) -> tuple[int, int]:
+    """Draw the seed of a layout, and the number of a cube with which the task can be done there."""
+    bounds = (0, FIRST_TRAINING_LAYOUT) if held_out else (FIRST_TRAINING_LAYOUT, LAST_LAYOUT)
+    for _ in range(LAYOUT_DRAWS):
+        layout_seed, cube = int(rng.integers(*bounds)), int(rng.integers(len(CUBE_NAMES)))
+        if kind != PUSH_TO_MARK or mark_of(layout_seed, cube) is not None:
+            break
+    return layout_seed, cube
 
 
 class Referee:

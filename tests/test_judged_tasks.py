@@ -10,9 +10,8 @@ pytest.importorskip("mujoco", reason="the simulator needs mujoco")
 
 from sim.instructions import task_from_instruction
 from sim.judged_tasks import LOOK_INTERVAL_S, InstructionStream, JudgedTasks
-from sim.layout import BIN_M, CUBE_HALF_M
+from sim.layout import BIN_M, CUBE_HALF_M, mark_of
 from sim.model import World
-from sim.rollout import mark_of
 from sim.tasks import HELD_OUT_PHRASINGS, KINDS, PHRASINGS, Task
 from sim.variation import PLAIN_COLOURS
 

@@ -169,7 +169,7 @@ def test_a_colour_that_is_not_there_is_refused(world):
 
 
 def test_a_push_without_a_free_way_is_refused(world, monkeypatch):
-    monkeypatch.setattr("sim.offline_world.sample_mark", lambda *_: None)
+    monkeypatch.setattr("sim.offline_world.mark_of", lambda *_: None)
     with pytest.raises(OfflineWorldError, match="layout 3 has no free way to push the red cube"):
         world.reset(3, task=Task(PUSH_TO_MARK, "red"))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from firmware_bridge.command_line import one_or_more, zero_or_more
 from quantization.calibration.calibrate import SPANS, calibrate
 from quantization.calibration.calibration_file import Calibration
 from quantization.calibration.input_statistics import RANGES
@@ -139,9 +140,9 @@ def _add_observations(command: argparse.ArgumentParser) -> None:
         help="folder of a LeRobot v3 dataset, not the one that judges; or 'sim'",
     )
     command.add_argument(
-        "--observations", type=_count, default=_OBSERVATIONS, help=f"at most ({_OBSERVATIONS})"
+        "--observations", type=one_or_more, default=_OBSERVATIONS, help=f"at most ({_OBSERVATIONS})"
     )
-    command.add_argument("--seed", type=_number, default=0, help="of choice and noise (0)")
+    command.add_argument("--seed", type=zero_or_more, default=0, help="of choice and noise (0)")
     command.add_argument(
         "--ranges",
         choices=RANGES,
@@ -152,16 +153,4 @@ def _add_observations(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--embodiment", default="so101", help="joint frame that the dataset was recorded in (so101)"
     )
-    command.add_argument("--threads", type=_count, help="of the engine (all cores)")
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
-    return int(text)
-
-
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
-    return int(text)
+    command.add_argument("--threads", type=one_or_more, help="of the engine (all cores)")

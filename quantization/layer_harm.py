@@ -68,4 +68,4 @@ def rule_format(path: str, name: str) -> str:
 
 def block_format(path: str) -> str:
     """Return 8 bits in blocks: large ones in the expert, which the shipped recipes give it too."""
-    return "int8-block128" if path.startswith(_EXPERT) else "int8-block"
+    return "int8-large-block" if path.startswith(_EXPERT) else "int8-block"

@@ -4,7 +4,8 @@ A recipe is a list of (pattern, format) rules over paths such as `decoder/blocks
 `vision/blocks.0.w1` or `expert/blocks.0.mlp.up_proj`; the last rule that matches decides. Patterns
 are shell patterns. A rule for `prefill/...` gives the prompt weights of its own, beside those of
 `decoder/...`, which then serve the depth span only. Formats are those of `quantization.formats`;
-`int4` and `int8-block` leave the block to the matrix's width. A recipe of one's own is a YAML file:
+`int4`, `int8-block` and `int8-large-block` leave the block to the matrix's width. A recipe of one's
+own is a YAML file:
 
     rules:
       "*": int4
@@ -31,7 +32,8 @@ Rule = tuple[str, str]  # shell pattern over paths, name of a format
 _PREFILL = "prefill/"
 _MOST_TOLD = 3  # rules that a recipe's name lists; the manifest has all of them
 _WIDE_INPUTS = 1024  # from here on a block of 128 inputs, the fastest on CPUs, is still local
-_BY_WIDTH = ("int4", "int8-block")  # names that leave the block to the matrix
+# Names that leave the block to the matrix: the inputs from which on it is 128, else 32.
+_BY_WIDTH = {"int4": _WIDE_INPUTS, "int8-block": _WIDE_INPUTS, "int8-large-block": 512}
 
 # A few weights at the edge of the model: nothing to gain, and their errors are direct.
 EDGES: tuple[Rule, ...] = (
@@ -77,9 +79,10 @@ class Recipe:
 
 
 _INT8_EVERYWHERE: Rule = ("*", "int8")
-# Few rows, many steps: as fast as W8A8 there and closer to the source. Blocks of 32 inputs made a
-# call's flow steps 0.3 s slower at full size.
-_EXPERT_BYTES: Rule = ("expert/*", "int8-block128")
+# Few rows, many steps: as fast as W8A8 there and closer to the source. At full size (768 inputs)
+# blocks of 32 made a call's flow steps 0.3 s slower; at nano size 128 are more than a row, and int8
+# was worse than int4.
+_EXPERT_BYTES: Rule = ("expert/*", "int8-large-block")
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
@@ -180,5 +183,5 @@ def _checked(recipe: Recipe) -> Recipe:
 
 def _sized(name: str, inputs: int) -> Format:
     if name in _BY_WIDTH:
-        name = f"{name.removesuffix('-block')}-block{128 if inputs >= _WIDE_INPUTS else 32}"
+        name = f"{name[:4]}-block{128 if inputs >= _BY_WIDTH[name] else 32}"
     return parse_format(name)

@@ -124,20 +124,22 @@ def test_matrices_of_a_block_are_one_choice_whatever_their_width():
         "expert/blocks.0.*": [
             Choice("fp32", 320, 0.0),
             Choice("int4", 40, 25.0),
-            Choice("int8-block128", 80, 1.0),
+            Choice("int8-large-block", 80, 1.0),
         ]
     }
 
 
 def test_a_rule_has_the_format_that_was_measured():
-    for path, name in (
-        ("decoder/blocks.0.q", "int8"),
-        ("decoder/blocks.0.q", "int4-block32"),
-        ("decoder/blocks.0.q", "int8-block32"),
-        ("expert/blocks.0.self_attn.qkv", "int8-block128"),
+    for path, name, inputs in (
+        ("decoder/blocks.0.q", "int8", 96),
+        ("decoder/blocks.0.q", "int4-block32", 96),
+        ("decoder/blocks.0.q", "int8-block32", 768),
+        ("decoder/blocks.0.q", "int8-block128", 2560),
+        ("expert/blocks.0.self_attn.qkv", "int8-block32", 96),
+        ("expert/blocks.0.self_attn.qkv", "int8-block128", 768),
     ):
         recipe = recipe_of({path: rule_format(path, name), "vision/other": "fp32"})
-        assert recipe(path, (64, 96)) == parse_format(name)
+        assert recipe(path, (64, inputs)) == parse_format(name)
 
 
 def test_the_recipe_says_the_commonest_format_once():

@@ -80,6 +80,7 @@ class OfflineWorld:
         self._period_s = 1.0 / self._profile.arm.control_hz
         self._look = Look(self.world.model)
         self._pictures: Pictures | None = None
+        self._seen: tuple[object, Observation] | None = None
         self.reset(0)
 
     @property
@@ -116,6 +117,7 @@ class OfflineWorld:
         """
         self.seed = seed
         self.variation = variation
+        self._seen = None
         self._look.apply(variation)
         self.world.reset(seed)
         self._transport = MemoryTransport(EmulatedBus(MujocoPlant(self.world)))
@@ -152,14 +154,21 @@ class OfflineWorld:
                     "choose another"
                 )
             self.mark_m = mark_m
+            self._seen = None
             self._look.show_mark((float(mark_m[0]), float(mark_m[1])))
         self.referee = Referee(self.world, task, cube, self.mark_m)
 
     def observe(self) -> Observation:
-        """Draw what the cameras see and return it with the present positions."""
+        """Draw what the cameras see and return it with the present positions.
+
+        Asked again before anything has moved, it returns the same.
+        """
+        data = self.world.data
+        moment = (self.now_s, data.qpos.tobytes())
+        if self._seen is not None and self._seen[0] == moment:
+            return self._seen[1]
         if self._pictures is None:
             self._pictures = Pictures(self.world.model, self.size)
-        data = self.world.data
         mujoco.mj_kinematics(self.world.model, data)
         mujoco.mj_comPos(self.world.model, data)
         mujoco.mj_camlight(self.world.model, data)
@@ -170,7 +179,9 @@ class OfflineWorld:
             else:
                 image = self._pictures.draw(data, camera)
             images.append(image)
-        return Observation(self.now_s, tuple(images), self.state(), depth_mm)
+        seen = Observation(self.now_s, tuple(images), self.state(), depth_mm)
+        self._seen = moment, seen
+        return seen
 
     def state(self) -> np.ndarray:
         """Return the present positions, (6,) float32, as the bus reported them last."""
@@ -205,8 +216,7 @@ class OfflineWorld:
         """
         shared = (self.world.model, self._look, self._profile)
         memo: dict[int, object] = {id(one): one for one in shared}
-        if self._pictures is not None:
-            memo[id(self._pictures)] = None
+        memo.update({id(one): None for one in (self._pictures, self._seen) if one is not None})
         return copy.deepcopy(self, memo)
 
     def limits(self) -> np.ndarray:

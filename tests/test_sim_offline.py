@@ -180,3 +180,20 @@ def test_phrasings_for_evaluation_are_none_of_those_for_training():
         task = Task(kind, "red")
         assert all("red" in task.instruction(number) for number in range(6))
         assert task.instruction(0) != task.instruction(0, held_out=True)
+
+
+@pytest.mark.usefixtures("off_screen_gl")
+def test_a_moment_is_drawn_once_and_the_next_one_anew(world):
+    world.reset(5, task=Task("touch", "red"))
+    first = world.observe()
+    assert world.observe() is first
+    world.judge(Task("push_to_mark", "red"))
+    assert not np.array_equal(world.observe().images[0], first.images[0]), "the mark is to be seen"
+    before = world.observe()
+    goal = world.goal.copy()
+    goal[0] += 5.0
+    for _ in range(10):
+        world.step(goal)
+    after = world.observe()
+    assert after.t_s > before.t_s
+    assert not np.array_equal(after.images[0], before.images[0])

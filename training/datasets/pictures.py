@@ -7,6 +7,7 @@ converted, which is three times as fast on a quiet machine and needs no PyTorch.
 
 from __future__ import annotations
 
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -56,19 +57,25 @@ class PictureReader:
             self.picture(*place)
 
     def _decode(self, file: Path, time_s: float) -> np.ndarray:
-        """Decode from the key frame before `time_s` up to the first frame that is late enough."""
+        """Decode from the key frame before `time_s` up to the frame that is shown then.
+
+        The decoder is told that no more will come once it has that frame's packet; otherwise it
+        waits for others that might be shown before it, twice as many as are needed.
+        """
         container = self._container(file)
         stream = container.streams.video[0]
-        container.seek(round(time_s / stream.time_base) - 1, stream=stream)
         tolerance_s = _TOLERANCE / self._dataset.fps
-        for frame in container.decode(stream):
-            if frame.pts is None:
-                continue
-            found_s = float(frame.pts * stream.time_base)
-            if found_s >= time_s - tolerance_s:
-                if found_s > time_s + tolerance_s:
-                    break
-                return frame.to_ndarray(format="rgb24")
+        container.seek(round((time_s + tolerance_s) / stream.time_base), stream=stream)
+        for packet in container.demux(stream):
+            frames = packet.decode()
+            if abs(_time_s(packet, stream) - time_s) <= tolerance_s:
+                frames += stream.codec_context.decode(None)
+            for frame in frames:
+                found_s = _time_s(frame, stream)
+                if abs(found_s - time_s) <= tolerance_s:
+                    return frame.to_ndarray(format="rgb24")
+                if found_s > time_s:
+                    raise ValueError(f"none at {time_s:.3f} s")
         raise ValueError(f"none at {time_s:.3f} s")
 
     def _container(self, file: Path) -> av.container.InputContainer:
@@ -85,3 +92,7 @@ class PictureReader:
         if len(self._open) > _KEPT_FILES:
             self._open.popitem(last=False)[1].close()
         return container
+
+
+def _time_s(shown: av.VideoFrame | av.Packet, stream: av.VideoStream) -> float:
+    return -math.inf if shown.pts is None else float(shown.pts * stream.time_base)

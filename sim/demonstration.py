@@ -4,7 +4,8 @@ A demonstration is a function of its `Plan` alone, and a plan of (seed, number, 
 things teach a policy to come back from where it should not be:
 
 - the arm starts folded, or somewhere above the desk, or low beside the cube with the hand closed,
-  as after a miss; how it came there is not recorded;
+  as after a miss, or on request where it is after something else was done with another cube; how it
+  came there is not recorded;
 - what is sent is the expert's goal and a slow disturbance on top, while the action that is recorded
   is the goal without it (DART, arXiv 1703.09327);
 - what still goes wrong the expert tries again, and that is recorded.
@@ -13,7 +14,7 @@ things teach a policy to come back from where it should not be:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,11 +26,12 @@ from sim.joints import N_JOINTS
 from sim.layout import CUBE_NAMES
 from sim.motion import minimum_jerk
 from sim.offline_world import Observation, OfflineWorld
-from sim.tasks import KINDS, Task, draw_layout
+from sim.tasks import KINDS, PUT_IN_BIN, TOUCH, Task, draw_layout
 from sim.variation import Variation, draw_lights, draw_variation
 
-FOLDED, SOMEWHERE, MISSED = "folded", "somewhere", "missed"
-STARTS = {FOLDED: 0.55, SOMEWHERE: 0.25, MISSED: 0.20}
+FOLDED, SOMEWHERE, MISSED, AFTER = "folded", "somewhere", "missed", "after"
+STARTS = {FOLDED: 0.55, SOMEWHERE: 0.25, MISSED: 0.20, AFTER: 0.0}
+DONE_BEFORE = (TOUCH, PUT_IN_BIN)  # neither moves the mark
 MISS_M = (0.028, 0.045)
 
 CALM_SHARE = 0.4
@@ -108,10 +110,12 @@ def draw_plan(
     varied: bool = True,
     held_out: bool = False,
     light_only: bool = False,
+    starts: Mapping[str, float] = STARTS,
 ) -> Plan:
     """Draw demonstration `number` of a recording; `attempt` counts those that were thrown away.
 
-    Kinds take turns. `held_out` draws layouts and phrasings that training never sees.
+    Kinds take turns. `held_out` draws layouts and phrasings that training never sees; `starts` has
+    the share of each start, in the order of STARTS, 1 together.
     """
     rng = np.random.default_rng((seed, number, attempt))
     kind = kinds[number % len(kinds)]
@@ -119,7 +123,7 @@ def draw_plan(
     colours = _colours(None if light_only else variation_seed)
     layout_seed, cube = draw_layout(rng, kind, held_out=held_out)
     task = Task(kind, colours[cube])
-    start = str(rng.choice(list(STARTS), p=list(STARTS.values())))
+    start = str(rng.choice(list(starts), p=list(starts.values())))
     calm = rng.random() < CALM_SHARE
     return Plan(
         task=task,
@@ -163,9 +167,14 @@ def prepare(world: OfflineWorld, plan: Plan, rng: np.random.Generator) -> bool:
     if plan.start == FOLDED:
         return True
     miss_m = float(rng.uniform(*MISS_M)) if plan.start == MISSED else 0.0
-    expert = Expert(world, plan.task, rng, miss_m=miss_m)
+    task = plan.task
+    if plan.start == AFTER:
+        others = [colour for colour in world.cubes if colour != task.colour]
+        task = Task(str(rng.choice(DONE_BEFORE)), str(rng.choice(others)))
+        world.judge(task)
+    expert = Expert(world, task, rng, miss_m=miss_m)
     with contextlib.suppress(Unreachable):  # then it starts where it came to
-        for goal in expert.goals() if plan.start == MISSED else expert.go_somewhere(rng):
+        for goal in expert.go_somewhere(rng) if plan.start == SOMEWHERE else expert.goals():
             if world.step(goal).goal is None:
                 return False
     world.judge(plan.task)

@@ -243,6 +243,9 @@ def test_bad_input_is_refused_in_one_line(tmp_path, monkeypatch, capsys, argumen
         ["--episodes", "1", "--seed", "-1"],
         ["--episodes", "1", "--seed", "0", "--workers", "no"],
         ["--episodes", "1", "--seed", "0", "--tasks", "juggle"],
+        ["--episodes", "1", "--seed", "0", "--starts", "upside_down=1"],
+        ["--episodes", "1", "--seed", "0", "--starts", "folded=0,after=-1"],
+        ["--episodes", "1", "--seed", "0", "--starts", "folded"],
         ["--episodes", "1"],
     ],
 )

@@ -7,6 +7,7 @@ pytest.importorskip("mujoco", reason="the simulator needs mujoco")
 
 from edge.verdict import Outcome
 from sim.demonstration import (
+    AFTER,
     FOLDED,
     MISSED,
     SOMEWHERE,
@@ -14,6 +15,7 @@ from sim.demonstration import (
     Plan,
     demonstrate,
     draw_plan,
+    prepare,
 )
 from sim.expert import Expert
 from sim.hand import joints_for_hand_deg, opening_direction, roll_for_deg
@@ -144,6 +146,20 @@ def test_plans_of_training_and_of_evaluation_have_nothing_in_common():
         assert other.instruction in phrasings
     assert draw_plan(0, 0, 1) != draw_plan(0, 0, 0)
     assert draw_plan(0, 0, varied=False).variation_seed is None
+
+
+def test_a_start_after_another_task_is_with_another_cube_and_nothing_done_yet(world):
+    starts = {FOLDED: 0.0, SOMEWHERE: 0.0, MISSED: 0.0, AFTER: 1.0}
+    for number in (0, 2):
+        plan = draw_plan(4, number, kinds=KINDS, varied=False, starts=starts)
+        assert plan.start == AFTER
+        world.reset(plan.layout_seed, task=plan.task)
+        cubes_m, folded = world.truth().cubes_m, world.state()
+        assert prepare(world, plan, np.random.default_rng(number))
+        assert np.abs(world.state() - folded).max() > 10.0
+        assert not world.succeeded
+        own = world.cubes[plan.task.colour]
+        np.testing.assert_allclose(world.truth().cubes_m[own], cubes_m[own], atol=0.005)
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 EXAMPLE = "molmoact-train demos data/demos --episodes 200 --seed 0 --size 240x180 --workers 2"
 DEFAULT_SIZE = "320x240"
 KINDS = ("touch", "put_in_bin", "push_to_mark")
+STARTS = ("folded", "somewhere", "missed", "after")
 MAX_EPISODES = 1_000_000
 MAX_WORKERS = 256
 MAX_EVERY = 30
@@ -81,6 +84,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="a bundle that drives; recorded is what the expert would do in its place, success or "
         "not",
     )
+    parser.add_argument(
+        "--starts",
+        type=_starts,
+        metavar="NAME=SHARE,...",
+        help="where the arm begins: folded, somewhere above the desk, beside a cube it missed, or "
+        "after something else was done (default folded=0.55,somewhere=0.25,missed=0.2)",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -114,6 +124,8 @@ def _run(args: argparse.Namespace) -> int:
         every=args.every,
         policy=args.policy,
     )
+    if args.starts is not None:
+        settings = replace(settings, starts=args.starts)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     started_s = time.monotonic()
     progress = _Progress(args.episodes)
@@ -208,3 +220,19 @@ def _kinds(text: str) -> tuple[str, ...]:
         if kind not in KINDS:
             raise argparse.ArgumentTypeError(f"{kind!r}; known: {', '.join(KINDS)}")
     return kinds
+
+
+def _starts(text: str) -> tuple[tuple[str, float], ...]:
+    shares = dict.fromkeys(STARTS, 0.0)
+    for part in text.split(","):
+        name, _, share = part.partition("=")
+        if name not in shares:
+            raise argparse.ArgumentTypeError(f"{name!r}; known: {', '.join(STARTS)}")
+        try:
+            shares[name] = float(share)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{part!r} is not NAME=SHARE") from None
+    total = math.fsum(shares.values())
+    if min(shares.values()) < 0 or not 0 < total < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: shares are 0 or more, and not all 0")
+    return tuple((name, share / total) for name, share in shares.items())

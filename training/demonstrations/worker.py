@@ -19,7 +19,7 @@ import numpy as np
 
 from edge.policy import Policy
 from sim.camera_process import CAMERA_NAMES
-from sim.demonstration import Plan, draw_plan
+from sim.demonstration import STARTS, Plan, draw_plan
 from sim.offline_world import PROFILE, OfflineWorld
 from sim.rollout import RolloutSettings
 from sim.visits import Visits, visit_expert, visit_policy
@@ -43,6 +43,7 @@ class Settings:
     held_out: bool
     light_only: bool = False  # varied is the light alone
     every: int = 1  # ticks from picture to picture; above 1 chunks are recorded beside actions
+    starts: tuple[tuple[str, float], ...] = tuple(STARTS.items())
     policy: Path | None = None  # a bundle that drives, while the expert says what it would do
 
     @property
@@ -111,6 +112,7 @@ def record(settings: Settings, number: int, staging: Path) -> Recorded:
             varied=settings.varied,
             held_out=settings.held_out,
             light_only=settings.light_only,
+            starts=dict(settings.starts),
         )
         visits = _visits(_world, plan, settings)
         episode = visits.episode

@@ -81,6 +81,7 @@ class Recipe:
     optimizer: OptimizerSettings
     ema: float | None  # decay a step
     checkpoint_every: int
+    compile: bool  # blocks by PyTorch's compiler; may be left out
     values: dict[str, Any]  # as written, overrides applied
 
     def examples_each(self, processes: int) -> int:
@@ -147,7 +148,8 @@ def _recipe(section: Section, values: Mapping[str, Any], mixture: MixtureSetting
             "micro_batch_size", f"{micro_batch_size} does not divide batch_size {batch_size}"
         )
     precision = section.text("precision", PRECISIONS)
-    section.fill_from(Section({"norm_stats": None, "residual_dropout": None}, section.file))
+    absent = {"norm_stats": None, "residual_dropout": None, "compile": False}
+    section.fill_from(Section(absent, section.file))
     recipe = Recipe(
         file=section.file,
         start=start,
@@ -167,6 +169,7 @@ def _recipe(section: Section, values: Mapping[str, Any], mixture: MixtureSetting
         optimizer=_optimizer(section.child("optimizer"), steps),
         ema=section.optional_number("ema", 0.5, 0.999999),
         checkpoint_every=section.integer("checkpoint_every", 1, MAX_STEPS),
+        compile=section.boolean("compile"),
         values=dict(values),
     )
     section.finish()

@@ -16,6 +16,7 @@ from accelerate.utils import AutocastKwargs, DistributedDataParallelKwargs
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from training.errors import TrainingError
+from training.model.compiled import compile_blocks
 from training.model.groups import hidden_matrices, parameter_groups
 from training.trainer.curves import draw_curves
 from training.trainer.ema import Ema
@@ -110,7 +111,11 @@ def _prepared(recipe: Recipe, stage: Stage, accelerator: Accelerator) -> Trained
                 f"{recipe.file}: optimizer.matrices: {MUON} needs whole matrices, and these are"
                 f" sharded; set {ADAMW}"
             )
+        if recipe.compile:
+            raise TrainingError(f"{recipe.file}: compile: not for sharded models; set false")
     model = stage.objective.model
+    if recipe.compile:
+        compile_blocks(model)
     optimizer = build_optimizer(parameter_groups(model), recipe.optimizer, hidden_matrices(model))
     model, optimizer = accelerator.prepare(stage.objective, optimizer)
     ema = None

@@ -1,0 +1,30 @@
+"""Blocks of the model compiled by PyTorch: the same steps with fewer passes over memory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import torch
+from torch import nn
+
+from training.errors import TrainingError
+
+# The length of the text changes from batch to batch, and the number of pictures.
+BLOCKS = ("MolmoAct2VisionBlock", "MolmoAct2DecoderLayer", "ActionExpertBlock")
+
+
+def compile_blocks(model: nn.Module) -> int:
+    """Let every transformer block be compiled at its first call; return how many there are.
+
+    Parameters keep their names. Raises TrainingError where PyTorch would find no compiler.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if not torch.accelerator.is_available() and shutil.which(compiler) is None:
+        raise TrainingError(
+            f"compile: there is no C++ compiler {compiler}; install one (g++), or set compile=false"
+        )
+    blocks = [block for block in model.modules() if type(block).__name__ in BLOCKS]
+    for block in blocks:
+        block.compile(dynamic=True)
+    return len(blocks)

@@ -22,7 +22,7 @@ from training.init.init_checkpoint import init_checkpoint
 from training.molmoer import answers as answering
 from training.molmoer import rehearsal
 from training.molmoer.answers import Answerer
-from training.molmoer.points import point_text
+from training.molmoer.points import points_text
 from training.molmoer.rehearsal import (
     AT_ONCE,
     CONSTANT,
@@ -70,10 +70,10 @@ def test_case_spaces_and_a_full_stop_do_not_matter_and_words_do():
 
 
 def test_a_point_is_right_within_its_radius_and_wrong_without_one():
-    truth = point_text(0.4, 0.6, "red cube")
-    near = point_text(0.42, 0.6, "red cube")
+    truth = points_text([(0.4, 0.6)], "red cube")
+    near = points_text([(0.42, 0.6)], "red cube")
     assert asked(truth, "pointing", RADIUS).is_right(near)
-    assert not asked(truth, "pointing", RADIUS).is_right(point_text(0.6, 0.6, "red cube"))
+    assert not asked(truth, "pointing", RADIUS).is_right(points_text([(0.6, 0.6)], "red cube"))
     assert not asked(truth, "pointing", RADIUS).is_right("somewhere")
 
 
@@ -84,7 +84,7 @@ def test_answers_are_counted_by_kind():
 
 
 def test_the_best_constant_is_the_commonest_answer_or_the_best_placed_point():
-    points = [point_text(x, 0.5, "cube") for x in (0.40, 0.45, 0.50, 0.9)]
+    points = [points_text([(x, 0.5)], "cube") for x in (0.40, 0.45, 0.50, 0.9)]
     questions = [asked(answer) for answer in ("left", "left", "right")]
     questions += [asked(point, "pointing", 0) for point in points]
     found = best_constant(questions)

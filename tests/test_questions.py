@@ -14,7 +14,7 @@ pytest.importorskip("pyarrow")
 from training.cli import main
 from training.datasets.dataset_files import DatasetError
 from training.molmoer.drawings import COLOURS_RGB, draw_scene
-from training.molmoer.points import MARGIN, is_hit, point_in, point_text
+from training.molmoer.points import MARGIN, is_hit, points_in, points_text
 from training.molmoer.question import Split, phrase, split_of
 from training.molmoer.scoring import read_asked
 from training.molmoer.texts import text_scene
@@ -110,17 +110,29 @@ def test_a_content_is_of_the_same_half_whatever_is_drawn_before():
 
 
 def test_points_are_written_as_molmo2_writes_them():
-    assert point_text(0.308, 0.3051, "red cube") == '<points coords="1 1 308 305">red cube</points>'
-    assert point_in('<points coords="1 1 007 999">bin</points>') == (7, 999)
-    assert point_text(1.0, -0.01, "bin") == '<points coords="1 1 999 000">bin</points>'
+    one = points_text([(0.308, 0.3051)], "red cube")
+    assert one == '<points coords="1 1 308 305">red cube</points>'
+    two = points_text([(0.1, 0.2), (0.3, 0.45)], "cubes")
+    assert two == '<points coords="1 1 100 200 2 300 450">cubes</points>'
+    assert points_in(two) == [(100, 200), (300, 450)]
+    assert points_in('<points coords="1 2 100 200 1 300 450">cubes</points>') == []
+    assert points_in('<points coords="1 1 007 999">bin</points>') == [(7, 999)]
+    assert points_text([(1.0, -0.01)], "bin") == '<points coords="1 1 999 000">bin</points>'
 
 
 def test_a_point_counts_up_to_the_radius_and_the_margin():
-    truth = point_text(0.5, 0.5, "bin")
+    truth = points_text([(0.5, 0.5)], "bin")
     edge = (500 + 40 + MARGIN) / 1000
-    assert is_hit(point_text(edge, 0.5, "bin"), truth, 40)
-    assert not is_hit(point_text(edge + 0.001, 0.5, "bin"), truth, 40)
+    assert is_hit(points_text([(edge, 0.5)], "bin"), truth, 40)
+    assert not is_hit(points_text([(edge + 0.001, 0.5)], "bin"), truth, 40)
     assert not is_hit("the bin", truth, 40)
+
+
+def test_every_point_has_to_be_right_and_in_its_place():
+    truth = points_text([(0.2, 0.2), (0.8, 0.8)], "cubes")
+    assert is_hit(points_text([(0.21, 0.2), (0.8, 0.79)], "cubes"), truth, 40)
+    assert not is_hit(points_text([(0.8, 0.8), (0.2, 0.2)], "cubes"), truth, 40)
+    assert not is_hit(points_text([(0.2, 0.2)], "cubes"), truth, 40)
 
 
 def test_the_command_writes_both_halves_and_the_reader_reads_them(tmp_path, capsys):

@@ -15,10 +15,10 @@ from sim.gl import GlError, ensure_gl
 from sim.reach import joints_for_tip_deg
 from training.molmoer import desk_questions
 from training.molmoer.desk import BIN, COLOURS_RGB, Desk, Place
-from training.molmoer.desk_questions import Moment, desk_scene
+from training.molmoer.desk_questions import Moment, desk_scene, pointing_scene
 from training.molmoer.episode_questions import episode_scene
 from training.molmoer.layouts import draw_layout, is_plain, is_within_reach, pose_freely
-from training.molmoer.points import point_in
+from training.molmoer.points import points_in
 from training.molmoer.question import Split
 
 SCENES = 25
@@ -74,13 +74,31 @@ def named(text, moment):
 def test_what_is_pointed_to_has_the_colour_that_is_asked_for(moments):
     for _, picture, pixels, question in of_kind(moments, "pointing"):
         name = re.search(r">(.*)<", question.answer)[1]
-        x, y = point_in(question.answer)
+        ((x, y),) = points_in(question.answer)
         assert np.hypot(x / 1000 - pixels[name][0], y / 1000 - pixels[name][1]) < 0.03
         if name != BIN:
             seen = picture[int(y / 1000 * 120), int(x / 1000 * 160)] / 255
             meant = np.array(COLOURS_RGB[name.removesuffix(" cube")])
             cosine = seen @ meant / np.linalg.norm(seen) / np.linalg.norm(meant)
             assert cosine > 0.93, question
+
+
+def test_all_cubes_are_pointed_to_in_the_order_of_the_question(desk):
+    rng = np.random.default_rng(1)
+    orders = 0
+    for _ in range(10):
+        scene = pointing_scene(desk, Split.TRAIN, rng)
+        assert len({question.text for question in scene.questions}) == len(scene.questions)
+        orders += len(scene.questions)
+        for question in scene.questions:
+            colours = re.findall(r"(\w+) cube", question.text)
+            points = points_in(question.answer)
+            assert len(points) == len(colours)
+            for colour, (x, y) in zip(colours, points, strict=True):
+                seen = scene.pictures[0][int(y / 1000 * 120), int(x / 1000 * 160)] / 255
+                meant = np.array(COLOURS_RGB[colour])
+                assert seen @ meant / np.linalg.norm(seen) / np.linalg.norm(meant) > 0.93
+    assert orders > 10
 
 
 def test_left_and_right_are_those_of_the_projected_pixels(moments):

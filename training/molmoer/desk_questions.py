@@ -6,19 +6,21 @@ Where it is a close call no question is asked: every answer leaves a margin.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from training.molmoer.desk import BIN, FRONT, WRIST, Desk, Outline, Place
+from sim.variation import PLAIN_COLOURS
+from training.molmoer.desk import BIN, COLOURS_RGB, FRONT, WRIST, Desk, Outline, Place
 from training.molmoer.layouts import draw_layout, is_plain, is_within_reach, pose_freely
-from training.molmoer.points import point_text
+from training.molmoer.points import points_text
 from training.molmoer.question import Question, Scene, Split, phrase
 
 OPENERS = ("", "Look at the desk. ", "Answer briefly. ", "Tell me. ")
 SIDE_MARGIN = 0.06  # of the picture's width, between left and right
 DEPTH_MARGIN_M = 0.03
 NEARER_MARGIN_M = 0.04
+ORDERS = 2  # in which the cubes of one scene are pointed to
 BIN_SHARE = 0.1  # of points; it is always in the same place
 
 _SENTENCES = {
@@ -63,18 +65,19 @@ class Moment:
 
 def desk_scene(desk: Desk, split: Split, rng: np.random.Generator) -> Scene:
     """Lay a desk out and ask one question of every kind that it answers without doubt."""
-    while True:
-        places = draw_layout(split, rng)
-        desk.dress(rng)
-        desk.lay_out(places)
-        pose_freely(desk, rng)
-        desk.settle()
-        if is_plain(desk):
-            break
-    moment = Moment(desk, places)
+    moment = _lay_out(desk, split, rng, tuple(COLOURS_RGB))
     asked = (ask(moment, split, rng) for ask in _ASKERS)
     pictures = (desk.picture(FRONT), desk.picture(WRIST))
     return Scene(pictures, tuple(question for question in asked if question is not None))
+
+
+def pointing_scene(desk: Desk, split: Split, rng: np.random.Generator) -> Scene:
+    """Lay a desk out with the robot's cubes and ask for the places of all, in several orders."""
+    moment = _lay_out(desk, split, rng, PLAIN_COLOURS)
+    orders = [*itertools.permutations(moment.cubes)]
+    chosen = rng.permutation(len(orders))[:ORDERS]
+    asked = tuple(_pointing_to(orders[int(order)], moment, split, rng) for order in chosen)
+    return Scene((desk.picture(FRONT),), asked)
 
 
 def kinds() -> tuple[str, ...]:
@@ -86,8 +89,17 @@ def pointing(moment: Moment, split: Split, rng: np.random.Generator) -> Question
     """Ask for the place of a cube or the bin in the front picture."""
     name = BIN if rng.random() < BIN_SHARE else str(rng.choice(moment.cubes))
     outline = moment.outlines[name]
-    answer = point_text(*outline.centre, name)
+    answer = points_text([outline.centre], name)
     return _question("pointing", split, rng, answer, a=name, radius=round(1000 * outline.radius))
+
+
+def _pointing_to(
+    names: Sequence[str], moment: Moment, split: Split, rng: np.random.Generator
+) -> Question:
+    outlines = [moment.outlines[name] for name in names]
+    answer = points_text([outline.centre for outline in outlines], "cubes")
+    radius = round(1000 * min(outline.radius for outline in outlines))
+    return _question("pointing", split, rng, answer, a=" and the ".join(names), radius=radius)
 
 
 def side(moment: Moment, split: Split, rng: np.random.Generator) -> Question | None:
@@ -145,6 +157,19 @@ def reach(moment: Moment, split: Split, rng: np.random.Generator) -> Question | 
         if is_within_reach(moment.places[str(name)]) is wanted:
             return _question("reach", split, rng, "yes" if wanted else "no", a=str(name))
     return None
+
+
+def _lay_out(
+    desk: Desk, split: Split, rng: np.random.Generator, colours: tuple[str, ...]
+) -> Moment:
+    while True:
+        places = draw_layout(split, rng, colours)
+        desk.dress(rng)
+        desk.lay_out(places)
+        pose_freely(desk, rng)
+        desk.settle()
+        if is_plain(desk):
+            return Moment(desk, places)
 
 
 _Asker = Callable[[Moment, Split, np.random.Generator], Question | None]

@@ -6,6 +6,8 @@ the same colours and lie on the same square centimetres.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from training.molmoer.desk import COLOURS_RGB, MAX_CUBES, Desk, Place, can_pick, gap_to_bin_m
@@ -22,11 +24,13 @@ TIP_HEIGHTS_M = (0.07, 0.14)
 MAX_DRAWS = 1000
 
 
-def draw_layout(split: Split, rng: np.random.Generator) -> tuple[Place, ...]:
+def draw_layout(
+    split: Split, rng: np.random.Generator, colours_known: Sequence[str] = tuple(COLOURS_RGB)
+) -> tuple[Place, ...]:
     """Draw one to MAX_CUBES cubes of different colours, apart from each other, arm and bin."""
     for _ in range(MAX_DRAWS):
         count = int(rng.integers(1, MAX_CUBES + 1))
-        colours = [str(name) for name in rng.permutation(list(COLOURS_RGB))[:count]]
+        colours = [str(name) for name in rng.permutation(list(colours_known))[:count]]
         places: list[Place] = []
         for _ in range(MAX_DRAWS):
             spot = Place(colours[len(places)], *_spot(rng), float(rng.uniform(0, np.pi / 2)))

@@ -37,8 +37,10 @@ if TYPE_CHECKING:
 
 LINES = "questions.jsonl"
 SUBJECTS = ("embodied", "general", "text")
+POINTING = "pointing"  # a subject that has nothing but that
 JPEG_QUALITY = 95
 
+_OF_THE_DESK = ("embodied", POINTING)
 _SCENES_AT_ONCE = 64
 _EPISODE_EVERY = 5  # one embodied scene in so many is an episode
 
@@ -47,7 +49,7 @@ _EPISODE_EVERY = 5  # one embodied scene in so many is an episode
 class SetSettings:
     """What a set is to hold."""
 
-    subject: str  # one of SUBJECTS
+    subject: str  # one of SUBJECTS, or POINTING
     train: int  # questions
     test: int
     seed: int
@@ -70,7 +72,7 @@ def write_question_set(out: Path, settings: SetSettings, workers: int) -> dict[s
     `out` appears whole or not at all. Raises OutputExistsError, and TrainingError when pictures
     cannot be rendered here.
     """
-    if settings.subject == "embodied":
+    if settings.subject in _OF_THE_DESK:
         try:
             ensure_gl()
         except GlError as error:
@@ -99,17 +101,19 @@ def write_question_set(out: Path, settings: SetSettings, workers: int) -> dict[s
 
 
 def make_scene(task: _Task, desk: Desk | None = None) -> Scene:
-    """Make one scene; embodied ones need a `desk`."""
+    """Make one scene; those of the desk need a `desk`."""
     seeds = (task.settings.seed, list(Split).index(task.split), task.number)
     rng = np.random.default_rng(seeds)
     if task.settings.subject == "text":
         return text_scene(task.split, rng)
     if task.settings.subject == "general":
         return draw_scene(task.split, rng, task.settings.height_px)
-    from training.molmoer.desk_questions import desk_scene
+    from training.molmoer.desk_questions import desk_scene, pointing_scene
     from training.molmoer.episode_questions import episode_scene
 
     assert desk is not None
+    if task.settings.subject == POINTING:
+        return pointing_scene(desk, task.split, rng)
     is_episode = task.number % _EPISODE_EVERY == _EPISODE_EVERY - 1
     return (episode_scene if is_episode else desk_scene)(desk, task.split, rng)
 
@@ -169,7 +173,7 @@ def _start_worker() -> None:
 
 def _worked(task: _Task) -> tuple[list[bytes], tuple[Question, ...]]:
     global _desk
-    if task.settings.subject == "embodied" and _desk is None:
+    if task.settings.subject in _OF_THE_DESK and _desk is None:
         from training.molmoer.desk import Desk
 
         _desk = Desk(task.settings.height_px, varied=task.settings.varied)

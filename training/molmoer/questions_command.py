@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-_SUBJECTS = ("embodied", "general", "text")
+_SUBJECTS = ("embodied", "pointing", "general", "text")
 _EXAMPLE = "example: molmoact-train questions data/questions/embodied --kind embodied"
 
 

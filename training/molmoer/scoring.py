@@ -14,7 +14,7 @@ from pathlib import Path
 
 from training.datasets.dataset_files import DatasetError
 from training.datasets.question_source import Question, read_questions
-from training.molmoer.points import is_hit, point_in
+from training.molmoer.points import is_hit, points_in
 
 Z_95 = 1.959964
 _LARGEST_RADIUS = 1000
@@ -65,7 +65,7 @@ def read_asked(folder: Path, limit: int | None = None) -> list[Asked]:
         for question, radius in zip(read_questions(folder), _radii(folder), strict=True)
     ]
     for one in asked:
-        if one.radius is not None and point_in(one.question.answer) is None:
+        if one.radius is not None and not points_in(one.question.answer):
             raise DatasetError(
                 f"{folder}: a question with a radius has the answer {one.question.answer!r}; "
                 'write a point as <points coords="1 1 308 305">name</points>'

@@ -14,7 +14,7 @@ things teach a policy to come back from where it should not be:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,10 +137,16 @@ def draw_plan(
     )
 
 
-def demonstrate(world: OfflineWorld, plan: Plan, *, every: int = 1) -> Episode:
+def demonstrate(
+    world: OfflineWorld,
+    plan: Plan,
+    *,
+    every: int = 1,
+    on_seen: Callable[[], None] | None = None,
+) -> Episode:
     """Carry out a plan and return what was recorded, be it a success or not.
 
-    Pictures are drawn at every `every`-th tick.
+    Pictures are drawn at every `every`-th tick, and `on_seen` is called then.
     """
     rng = np.random.default_rng((*plan.seed, 1))
     world.reset(plan.layout_seed, task=plan.task, variation=variation_of(plan))
@@ -149,7 +155,7 @@ def demonstrate(world: OfflineWorld, plan: Plan, *, every: int = 1) -> Episode:
     )
     try:
         if prepare(world, plan, rng):
-            _record(world, plan, rng, episode, every)
+            _record(world, plan, rng, episode, every, on_seen)
     except Unreachable:
         pass  # A cube was pushed out of reach; the episode is not a success.
     return episode
@@ -182,7 +188,12 @@ def prepare(world: OfflineWorld, plan: Plan, rng: np.random.Generator) -> bool:
 
 
 def _record(
-    world: OfflineWorld, plan: Plan, rng: np.random.Generator, episode: Episode, every: int
+    world: OfflineWorld,
+    plan: Plan,
+    rng: np.random.Generator,
+    episode: Episode,
+    every: int,
+    on_seen: Callable[[], None] | None,
 ) -> None:
     expert = Expert(world, plan.task, rng)
     disturbance = Disturbance(rng, plan.disturbance, world.rate_hz)
@@ -190,6 +201,8 @@ def _record(
     for goal in expert.goals():
         if len(states) % every == 0:
             episode.see(world.observe(), len(states))
+            if on_seen is not None:
+                on_seen()
         states.append(world.state())
         actions.append(goal.astype(np.float32))
         verdict = world.step(goal + expert.looseness * disturbance.next())

@@ -36,7 +36,7 @@ from sim.layout import CUBE_NAMES, mark_of
 from sim.model import Truth, World
 from sim.pictures import Pictures
 from sim.plant import MujocoPlant
-from sim.tasks import PUSH_TO_MARK, Referee, Task
+from sim.tasks import PUSH_TO_MARK, Referee, Task, hand_touches
 from sim.variation import PLAIN_COLOURS, Look, Variation
 
 PROFILE = "sim"
@@ -223,6 +223,13 @@ class OfflineWorld:
         """Return the least and the greatest goals that the gate allows, (2, 6)."""
         joints = self._profile.arm.joints
         return np.array([[joint.low for joint in joints], [joint.high for joint in joints]])
+
+    def holds_a_cube(self) -> bool:
+        """Whether both the fixed finger and the jaw touch the same cube."""
+        model = self.world.model
+        hand = [[model.body(name).id] for name in ("gripper", "jaw")]
+        cubes = [model.body(name).id for name in CUBE_NAMES]
+        return any(all(hand_touches(self.world, cube, part) for part in hand) for cube in cubes)
 
     def truth(self) -> Truth:
         """Return what only a simulator knows."""

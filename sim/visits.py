@@ -3,6 +3,10 @@
 Where the expert drives, its own next goals are known. Where a policy drives, the world is forked at
 the moment and the expert goes on in the fork (DAgger, arXiv 1011.0686): so the policy is shown what
 to do in the places to which its own mistakes bring it.
+
+What the arm is about to do shows in its pose, so that an instruction need hardly be read. Where at
+some moments something else is asked for, and what the expert would do for that is kept, only the
+words tell what comes next.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from sim.hand import Unreachable
 from sim.joints import N_JOINTS
 from sim.offline_world import OfflineWorld
 from sim.rollout import Driver, RolloutSettings
-from sim.tasks import Task
+from sim.tasks import FIRST_TRAINING_LAYOUT, PUSH_TO_MARK, PUT_IN_BIN, TOUCH, Task
 
 HORIZON = 30  # goals of a chunk, ticks of the world apart
 
@@ -31,37 +35,90 @@ class Visits:
     episode: Episode  # pictures, and whether the task was done; N `seen_ticks`
     states: np.ndarray  # (N, 6) float32, present positions
     chunks: np.ndarray  # (N, HORIZON, 6) float32, the expert's goals from then on
+    instructions: list[str]  # N
 
 
-def visit_expert(world: OfflineWorld, plan: Plan, every: int) -> Visits:
-    """Have the expert carry out a plan, and look at every `every`-th tick."""
-    episode = demonstrate(world, plan, every=every)
+class OtherTasks:
+    """Asks for something else than what is being done, at some of the moments of a plan."""
+
+    def __init__(self, world: OfflineWorld, plan: Plan, share: float) -> None:
+        self._world = world
+        self._plan = plan
+        self._share = share
+        self._rng = np.random.default_rng((*plan.seed, 4))
+
+    def ask(self) -> tuple[str, np.ndarray] | None:
+        """Return other words for this moment, and the goals (HORIZON, 6) that follow from them.
+
+        None where the moment stays with the plan: most of all when the hand holds a cube.
+        """
+        if self._rng.random() >= self._share:
+            return None
+        task = self._draw()
+        if task == self._plan.task or self._world.holds_a_cube():
+            return None
+        chunk = advice(self._world, task, self._rng)
+        held_out = self._plan.layout_seed < FIRST_TRAINING_LAYOUT
+        words = task.instruction(int(self._rng.integers(1000)), held_out=held_out)
+        return None if chunk is None else (words, chunk)
+
+    def _draw(self) -> Task:
+        """Draw a task; pushing has one mark, which belongs to the cube of the plan."""
+        tasks = [Task(kind, colour) for kind in (TOUCH, PUT_IN_BIN) for colour in self._world.cubes]
+        if self._plan.task.kind == PUSH_TO_MARK:
+            tasks.append(self._plan.task)
+        return tasks[int(self._rng.integers(len(tasks)))]
+
+
+def visit_expert(world: OfflineWorld, plan: Plan, every: int, other_tasks: float = 0.0) -> Visits:
+    """Have the expert carry out a plan, and look at every `every`-th tick.
+
+    `other_tasks` is the chance of a moment to ask for another task.
+    """
+    others = OtherTasks(world, plan, other_tasks)
+    asked: list[tuple[str, np.ndarray] | None] = []
+    episode = demonstrate(world, plan, every=every, on_seen=lambda: asked.append(others.ask()))
     ticks = np.array(episode.seen_ticks, int)
     last = len(episode.actions) - 1
     chunks = episode.actions[np.minimum(ticks[:, None] + np.arange(HORIZON), last)]
-    return Visits(episode, episode.states[ticks], chunks)
+    instructions = [plan.instruction] * len(ticks)
+    for moment, other in enumerate(asked[: len(ticks)]):
+        if other is not None:
+            instructions[moment], chunks[moment] = other
+    return Visits(episode, episode.states[ticks], chunks, instructions)
 
 
 def visit_policy(
-    world: OfflineWorld, plan: Plan, policy: Policy, every: int, settings: RolloutSettings
+    world: OfflineWorld,
+    plan: Plan,
+    policy: Policy,
+    every: int,
+    settings: RolloutSettings,
+    other_tasks: float = 0.0,
 ) -> Visits:
-    """Have `policy` carry out a plan, and ask the expert at every `every`-th tick."""
+    """Have `policy` carry out a plan, and ask the expert at every `every`-th tick.
+
+    `other_tasks` is the chance of a moment to ask for another task.
+    """
     rng = np.random.default_rng((*plan.seed, 2))
+    others = OtherTasks(world, plan, other_tasks)
     world.reset(plan.layout_seed, task=plan.task, variation=variation_of(plan))
     none = np.zeros((0, N_JOINTS), np.float32)
     episode = Episode(plan, False, 0, 0, none, none, ([], []), [], [])
-    states, chunks = [], []
+    states, chunks, instructions = [], [], []
     if prepare(world, plan, rng):
         driver = Driver(policy, plan.instruction, int(rng.integers(2**31)), settings)
         end_s, tick = world.now_s + settings.limit_s, 0
         while not world.succeeded and world.now_s < end_s:
             if tick % every == 0:
-                chunk = advice(world, plan.task, rng)
+                other = others.ask()
+                words, chunk = other or (plan.instruction, advice(world, plan.task, rng))
                 if chunk is None:
                     break
                 episode.see(world.observe(), tick)
                 states.append(world.state())
                 chunks.append(chunk)
+                instructions.append(words)
             verdict = world.step(driver.goal(world))
             episode.clamped_ticks += verdict.finding.outcome is not Outcome.PASS
             tick += 1
@@ -72,6 +129,7 @@ def visit_policy(
         episode,
         np.array(states, np.float32).reshape(-1, N_JOINTS),
         np.array(chunks, np.float32).reshape(-1, HORIZON, N_JOINTS),
+        instructions,
     )
 
 
@@ -81,6 +139,8 @@ def advice(world: OfflineWorld, task: Task, rng: np.random.Generator) -> np.ndar
     The world is left as it is.
     """
     fork = world.fork()
+    if fork.referee is None or fork.referee.task != task:
+        fork.judge(task)
     goals: list[np.ndarray] = []
     try:
         for goal in Expert(fork, task, rng).goals():

@@ -135,7 +135,7 @@ def quick_worker(monkeypatch):
     """A worker whose demonstrations take no time; returns the list of those that fail."""
     failures = []
 
-    def fake(world, plan, every):
+    def fake(world, plan, every, other_tasks):
         from sim.demonstration import Episode
         from sim.visits import Visits
 
@@ -152,7 +152,7 @@ def quick_worker(monkeypatch):
             depth_mm=[np.zeros((72, 96), np.uint16)] * 3,
             seen_ticks=[0, 1, 2],
         )
-        return Visits(episode, episode.states, np.zeros((3, 30, 6), np.float32))
+        return Visits(episode, episode.states, np.zeros((3, 30, 6), np.float32), ["touch it"] * 3)
 
     class FakeWorld:
         rate_hz = worker.FPS
@@ -246,6 +246,7 @@ def test_bad_input_is_refused_in_one_line(tmp_path, monkeypatch, capsys, argumen
         ["--episodes", "1", "--seed", "0", "--starts", "upside_down=1"],
         ["--episodes", "1", "--seed", "0", "--starts", "folded=0,after=-1"],
         ["--episodes", "1", "--seed", "0", "--starts", "folded"],
+        ["--episodes", "1", "--seed", "0", "--other-tasks", "1.5"],
         ["--episodes", "1"],
     ],
 )

@@ -108,6 +108,22 @@ def test_visits_of_a_demonstration_hold_the_goals_that_followed(world):
     assert np.array_equal(visits.chunks[2][0], visits.episode.actions[10])
 
 
+def test_other_tasks_are_asked_for_with_what_the_expert_would_do_for_them(world, monkeypatch):
+    plan = draw_plan(3, 0, kinds=(PUT_IN_BIN,), light_only=True)
+    own, visits = visit_expert(world, plan, 10), visit_expert(world, plan, 10, other_tasks=0.9)
+    assert len(visits.instructions) == len(visits.chunks) == len(visits.states)
+    np.testing.assert_array_equal(visits.states, own.states)  # the arm does the same
+    others = [at for at, words in enumerate(visits.instructions) if words != plan.instruction]
+    kept = sorted({*range(len(visits.states))} - {*others})
+    assert len(others) >= 3
+    np.testing.assert_array_equal(visits.chunks[kept], own.chunks[kept])
+    apart_deg = np.abs(visits.chunks[others] - own.chunks[others])[:, -1].max(axis=1)
+    assert np.median(apart_deg) > 5.0
+    # With a cube in the hand there is but one thing to do.
+    monkeypatch.setattr(world, "holds_a_cube", lambda: True)
+    assert set(visit_expert(world, plan, 10, other_tasks=0.9).instructions) == {plan.instruction}
+
+
 def test_trials_are_held_out_and_a_function_of_their_seed():
     trials = draw_trials(30, 5, KINDS)
     assert trials == draw_trials(30, 5, KINDS)

@@ -20,7 +20,7 @@ from sim.demonstration import MAX_TICKS
 from sim.visits import HORIZON
 from training.datasets.dataset_files import CHUNK_KEY
 from training.demonstrations import true_depth
-from training.demonstrations.worker import Recorded, Settings
+from training.demonstrations.worker import INSTRUCTIONS, Recorded, Settings
 
 ROBOT_TYPE = "so101"
 # A picture costs at most one more to decode (LeRobot's default). H.264 is decoded as quickly as AV1
@@ -70,6 +70,7 @@ class DemonstrationDataset:
         """Append an episode and remove its staging folder."""
         images = [np.load(episode.folder / f"{name}.npy", mmap_mode="r") for name in CAMERA_NAMES]
         states, chunks = (np.load(episode.folder / f"{n}.npy") for n in ("states", "chunks"))
+        instructions = json.loads((episode.folder / INSTRUCTIONS).read_text("utf-8"))
         for frame in range(episode.frames):
             self._dataset.add_frame(
                 {
@@ -80,7 +81,7 @@ class DemonstrationDataset:
                     "observation.state": states[frame],
                     "action": chunks[frame, 0],
                     **({CHUNK_KEY: chunks[frame].ravel()} if self._settings.has_chunks else {}),
-                    "task": episode.plan.instruction,
+                    "task": instructions[frame],
                 }
             )
         self._dataset.save_episode()

@@ -85,6 +85,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "not",
     )
     parser.add_argument(
+        "--other-tasks",
+        type=_share,
+        default=0.0,
+        metavar="SHARE",
+        help="the chance of a picture to come with another instruction than that being followed, "
+        "and with what the expert would do for it (default 0)",
+    )
+    parser.add_argument(
         "--starts",
         type=_starts,
         metavar="NAME=SHARE,...",
@@ -122,6 +130,7 @@ def _run(args: argparse.Namespace) -> int:
         args.held_out,
         light_only=args.light_only,
         every=args.every,
+        other_tasks=args.other_tasks,
         policy=args.policy,
     )
     if args.starts is not None:
@@ -220,6 +229,16 @@ def _kinds(text: str) -> tuple[str, ...]:
         if kind not in KINDS:
             raise argparse.ArgumentTypeError(f"{kind!r}; known: {', '.join(KINDS)}")
     return kinds
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0.0 <= share <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text}: a share, 0..1, is needed")
+    return share
 
 
 def _starts(text: str) -> tuple[tuple[str, float], ...]:

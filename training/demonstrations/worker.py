@@ -8,6 +8,7 @@ recorded before. Pictures go to the writer through files, because a pipe would h
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import time
@@ -26,6 +27,7 @@ from sim.visits import Visits, visit_expert, visit_policy
 from training.demonstrations.true_depth import write_episode
 
 FPS = 30
+INSTRUCTIONS = "instructions.json"  # of every picture, in an episode's folder
 MAX_ATTEMPTS = 8
 
 _world: OfflineWorld | None = None
@@ -44,6 +46,7 @@ class Settings:
     light_only: bool = False  # varied is the light alone
     every: int = 1  # ticks from picture to picture; above 1 chunks are recorded beside actions
     starts: tuple[tuple[str, float], ...] = tuple(STARTS.items())
+    other_tasks: float = 0.0  # the chance of a moment to ask for something else
     policy: Path | None = None  # a bundle that drives, while the expert says what it would do
 
     @property
@@ -54,7 +57,7 @@ class Settings:
     @property
     def has_chunks(self) -> bool:
         """Whether what follows a picture has to be recorded with it."""
-        return self.every > 1 or self.policy is not None
+        return self.every > 1 or self.policy is not None or self.other_tasks > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +138,12 @@ def record(settings: Settings, number: int, staging: Path) -> Recorded:
 def _visits(world: OfflineWorld, plan: Plan, settings: Settings) -> Visits:
     global _policy
     if settings.policy is None:
-        return visit_expert(world, plan, settings.every)
+        return visit_expert(world, plan, settings.every, settings.other_tasks)
     if _policy is None:
         _policy = Policy.open(settings.policy, PROFILE)
-    return visit_policy(world, plan, _policy, settings.every, RolloutSettings())
+    return visit_policy(
+        world, plan, _policy, settings.every, RolloutSettings(), settings.other_tasks
+    )
 
 
 def _store(visits: Visits, folder: Path) -> Path:
@@ -148,5 +153,6 @@ def _store(visits: Visits, folder: Path) -> Path:
         np.save(folder / f"{camera}.npy", np.stack(images))
     np.save(folder / "states.npy", visits.states)
     np.save(folder / "chunks.npy", visits.chunks)
+    (folder / INSTRUCTIONS).write_text(json.dumps(visits.instructions), encoding="utf-8")
     write_episode(folder / "depth.npz", episode.depth_mm)
     return folder

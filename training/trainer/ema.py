@@ -9,7 +9,11 @@ import torch
 
 
 class Ema:
-    """average = decay * average + (1 - decay) * parameter, after every step."""
+    """average = d * average + (1 - d) * parameter, after every step.
+
+    d is the decay, but at first no more than (1 + step) / (10 + step), as in TensorFlow's
+    ExponentialMovingAverage: what the weights were at the beginning is forgotten.
+    """
 
     def __init__(self, parameters: Mapping[str, torch.Tensor], decay: float) -> None:
         self._parameters = dict(parameters)
@@ -19,10 +23,11 @@ class Ema:
         }
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Take the parameters of the step just done into the averages."""
+    def update(self, step: int) -> None:
+        """Take the parameters of the step just done, counted from 0, into the averages."""
+        decay = min(self._decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(
-            list(self.averages.values()), list(self._parameters.values()), 1 - self._decay
+            list(self.averages.values()), list(self._parameters.values()), 1 - decay
         )
 
     @contextmanager

@@ -79,7 +79,7 @@ def train(
             optimizer.step()
             optimizer.zero_grad(set_to_none=False)
             if trained.ema is not None:
-                trained.ema.update()
+                trained.ema.update(step)
 
             after_step(_timed(figures, wait_s, time.monotonic() - began, recipe, accelerator))
 

@@ -39,9 +39,10 @@ class _Row:
 
 
 class Collator:
-    """Turns examples into a `Batch` for one checkpoint."""
+    """Turns examples into a `Batch` for one checkpoint; its length is a multiple of `lengths`."""
 
-    def __init__(self, checkpoint: Path) -> None:
+    def __init__(self, checkpoint: Path, lengths: int = 1) -> None:
+        self._lengths = lengths
         self.settings: InputSettings = read_input_settings(checkpoint)
         self._tokenizer, self._ids = open_tokenizer(checkpoint)
 
@@ -81,7 +82,8 @@ class Collator:
         return _Row(tokens, is_image, len(prompt.tokens), images)
 
     def _text_inputs(self, rows: list[_Row]) -> dict[str, torch.Tensor]:
-        shape = (len(rows), max(len(row.tokens) for row in rows))
+        longest = max(len(row.tokens) for row in rows)
+        shape = (len(rows), longest + -longest % self._lengths)
         tokens = np.full(shape, self._ids.pad, np.int64)
         attended = np.zeros(shape, np.int64)
         is_image = np.zeros(shape, bool)

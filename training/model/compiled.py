@@ -1,4 +1,8 @@
-"""Blocks of the model compiled by PyTorch: the same steps with fewer passes over memory."""
+"""Blocks of the model compiled by PyTorch: the same steps with fewer passes over memory.
+
+Code for one shape is quicker than code for any (on a CPU that gained nothing), so batches of text
+are filled up to few lengths (`LENGTHS`).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from torch import nn
 
 from training.errors import TrainingError
 
-# The length of the text changes from batch to batch, and the number of pictures.
+LENGTHS = 16  # tokens: batches are as long as a multiple of this
 BLOCKS = ("MolmoAct2VisionBlock", "MolmoAct2DecoderLayer", "ActionExpertBlock")
 
 
@@ -26,5 +30,5 @@ def compile_blocks(model: nn.Module) -> int:
         )
     blocks = [block for block in model.modules() if type(block).__name__ in BLOCKS]
     for block in blocks:
-        block.compile(dynamic=True)
+        block.compile()
     return len(blocks)

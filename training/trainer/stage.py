@@ -17,6 +17,7 @@ from training.examples.collate import Collator
 from training.init.init_checkpoint import init_checkpoint
 from training.init.sizes import size_by_name
 from training.model.adapt import adapt
+from training.model.compiled import LENGTHS
 from training.model.graft import graft
 from training.model.groups import parameter_groups
 from training.model.load import load_model, read_config
@@ -71,7 +72,7 @@ def open_stage(
     `every_part` and `recompute` are Objective's.
     """
     mixture = Mixture(recipe.mixture, _context(recipe, source))
-    collator = Collator(source)
+    collator = Collator(source, LENGTHS if recipe.compile else 1)
     model = load_model(source, residual_dropout=recipe.residual_dropout)
     torch.manual_seed(recipe.seed)  # of grafted parts and adapters
     depth = recipe.depth or WITHOUT_DEPTH

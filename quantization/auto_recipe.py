@@ -28,7 +28,7 @@ from quantization.work_folder import work_folder
 
 AUTO = "auto"
 SAMPLES = 12
-_TRIES = 4  # to meet the ceiling: what a graph weighs besides its matrices depends on their forms
+_TRIES = 8  # to meet the ceiling: what a graph weighs besides its matrices depends on their forms
 # What a matrix may become, besides float32; in the expert and the head, as in the shipped recipes,
 # no 8 bits without blocks.
 _DONORS: dict[str, tuple[Rule, ...]] = {

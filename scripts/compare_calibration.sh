@@ -28,15 +28,15 @@ record calibration "$episodes"
 record held_out "$held_out" --seed 1
 calibrated=(--calibration "$out/calibration.safetensors")
 static=(--set 'vision/*=int8-static' --set 'vision/patch_embedding=fp32' --set 'decoder/blocks*=int8-static')
-fine=(--set 'expert/blocks*=int8-block32')
+wide=(--set 'expert/blocks*=int8-block128')
 build int4 --recipe int4
 build int4-calibrated --recipe int4 "${calibrated[@]}"
+build int8-wide --recipe int8 "${wide[@]}"
+build int8-wide-calibrated --recipe int8 "${wide[@]}" "${calibrated[@]}"
 build int8 --recipe int8
 build int8-calibrated --recipe int8 "${calibrated[@]}"
-build int8-fine --recipe int8 "${fine[@]}"
-build int8-fine-calibrated --recipe int8 "${fine[@]}" "${calibrated[@]}"
-build int8-static --recipe int8 "${fine[@]}" "${static[@]}" "${calibrated[@]}"
-bundles=(int4 int4-calibrated int8 int8-calibrated int8-fine int8-fine-calibrated int8-static)
+build int8-static --recipe int8 "${static[@]}" "${calibrated[@]}"
+bundles=(int4 int4-calibrated int8-wide int8-wide-calibrated int8 int8-calibrated int8-static)
 if [ -x .venv-calibration/bin/molmoact-quantize ]; then
   [ -d "$out/ort-static" ] || .venv-calibration/bin/molmoact-quantize static "$out/whole" \
     "$out/ort-static" --episodes "$episodes" --observations 32

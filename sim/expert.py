@@ -27,10 +27,10 @@ from sim.hand import (
 )
 from sim.joints import GRIPPER
 from sim.layout import BIN_M, CUBE_HALF_M
-from sim.mover import HOVER_M, Mover, at_height
+from sim.mover import HOVER_M, THERE, Mover, at_height
 from sim.offline_world import OfflineWorld
-from sim.push_line import THERE, PushLine
-from sim.tasks import PUSH_TO_MARK, PUT_IN_BIN, TOUCH, Task, hand_touches
+from sim.push_line import PushLine
+from sim.tasks import PUSH_TO_MARK, PUT_IN_BIN, TOUCH, Task
 
 ATTEMPTS = 4
 
@@ -247,20 +247,11 @@ class Expert:
 
     def _holds(self) -> bool:
         lifted = self._body_m(self._cube)[2] > HELD_M
-        return lifted and any(self._touching())
+        return lifted and any(self._world.touching(self._cube))
 
     def _pinches(self) -> bool:
         """Whether the cube is between the jaws and both touch it."""
-        return all(self._touching())
-
-    def _touching(self) -> list[bool]:
-        """Say which part of the hand touches the cube: the fixed finger, the jaw."""
-        model = self._world.world.model
-        cube = model.body(self._cube).id
-        return [
-            hand_touches(self._world.world, cube, [model.body(name).id])
-            for name in ("gripper", "jaw")
-        ]
+        return all(self._world.touching(self._cube))
 
     def _spot_m(self) -> np.ndarray:
         return self._body_m(self._cube) + self._miss_m

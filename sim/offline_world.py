@@ -224,12 +224,18 @@ class OfflineWorld:
         joints = self._profile.arm.joints
         return np.array([[joint.low for joint in joints], [joint.high for joint in joints]])
 
-    def holds_a_cube(self) -> bool:
-        """Whether both the fixed finger and the jaw touch the same cube."""
+    def touching(self, cube: str) -> tuple[bool, bool]:
+        """Say which part of the hand touches the body `cube`: the fixed finger, the jaw."""
         model = self.world.model
-        hand = [[model.body(name).id] for name in ("gripper", "jaw")]
-        cubes = [model.body(name).id for name in CUBE_NAMES]
-        return any(all(hand_touches(self.world, cube, part) for part in hand) for cube in cubes)
+        finger, jaw = (
+            hand_touches(self.world, model.body(cube).id, [model.body(part).id])
+            for part in ("gripper", "jaw")
+        )
+        return finger, jaw
+
+    def holds_a_cube(self) -> bool:
+        """Whether a cube is between the jaws and both touch it."""
+        return any(all(self.touching(cube)) for cube in CUBE_NAMES)
 
     def truth(self) -> Truth:
         """Return what only a simulator knows."""

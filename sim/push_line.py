@@ -11,13 +11,11 @@ import numpy as np
 from sim.hand import Hand, Unreachable
 from sim.joints import GRIPPER
 from sim.motion import PEAK_VELOCITY, minimum_jerk
-from sim.mover import BEGUN_SHARES, HOVER_M, MOVING_DEG_S, Mover, at_height
+from sim.mover import BEGUN_SHARES, HOVER_M, MOVING_DEG_S, THERE, Mover, at_height
 
 PUSH_M_S = 0.11  # at its quickest
 PLACES = 6
 STEP_M = 0.005
-# How far from a pose to be there, whatever the gripper does.
-THERE = np.array([3.5, 5.0, 5.0, 7.0, 12.0])
 
 
 class PushLine:

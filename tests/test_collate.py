@@ -17,6 +17,7 @@ from transformers import AutoTokenizer
 
 from edge.prompt import clean_task, state_text
 from training.errors import TrainingError
+from training.examples.batch import IGNORED
 from training.examples.collate import Collator
 from training.examples.example import Chunk, Example
 from training.examples.robot_text import robot_answer, robot_question
@@ -99,6 +100,21 @@ def lerobots(folder, discrete, monkeypatch, seed=0):
     }
     packed = step(transition)
     return packed[TransitionKey.COMPLEMENTARY_DATA], packed[TransitionKey.ACTION]
+
+
+def test_a_batch_is_filled_up_to_a_length_with_what_nobody_sees():
+    folder = REFERENCE / "two_cameras" / "checkpoint"
+    example = ours(folder)
+    plain, filled = Collator(folder)([example]), Collator(folder, lengths=16)([example])
+    tokens = plain.model_inputs["input_ids"].shape[1]
+    length = filled.model_inputs["input_ids"].shape[1]
+    assert length % 16 == 0
+    assert tokens % 16 != 0, "nothing would be filled up"
+    assert tokens < length < tokens + 16
+    for name in ("input_ids", "attention_mask", "token_type_ids"):
+        assert torch.equal(filled.model_inputs[name][:, :tokens], plain.model_inputs[name])
+    assert not filled.model_inputs["attention_mask"][:, tokens:].any()
+    assert (filled.labels[:, tokens:] == IGNORED).all()
 
 
 @pytest.mark.parametrize("discrete", [True, False])

@@ -15,9 +15,9 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "questions",
         help="make a set of questions with answers, for training and for testing",
-        description="Make a set of questions with answers: of the simulated desk (embodied), of "
-        "drawn pictures (general), or without pictures (text). No layout, drawing or wording of "
-        "the test half is in the train half.",
+        description="Make a set of questions with answers: of the simulated desk (embodied, or "
+        "nothing but pointing), of drawn pictures (general), or without pictures (text). No "
+        "layout, drawing or wording of the test half is in the train half.",
         epilog=_EXAMPLE,
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write; must not exist")

@@ -1,161 +1,26 @@
-import dataclasses
-import errno
 import json
-import os
 import signal
 import threading
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from readings import reading_of
+from run_rig import SIM, FakePolicy, FakeWorld, Rig, run
 
 import edge.run
-from edge.black_box import BlackBoxError
 from edge.box_reader import read_box
 from edge.errors import EdgeError
-from edge.frame_file import FrameFile
 from edge.joints import JointIoError
 from edge.profile import load_profile
-from edge.replay_gate import recorded_profile, rerun_gate
-from edge.report import ReportError, format_report
-from edge.run import run_robot
-from edge.run_options import RunError, RunOptions
-from edge.task_turns import DONE, JUDGED, Ruling
+from edge.report import format_report
+from edge.run_options import RunError
 
-SIM, REAL = load_profile("sim"), load_profile("so101")
-HOME = np.array([0.0, -30.0, 30.0, 50.0, 0.0, 20.0])
-HOME_MODEL = np.array([0.0, 120.0, 120.0, 50.0, 0.0, 20.0])
-
-
-class FakePolicy:
-    """Asks the arm to stay at home; its depth codes move in one cell per call."""
-
-    actions = "continuous"
-
-    def __init__(self, cameras=("front", "wrist"), dim=6, error=None):
-        normalizer = SimpleNamespace(dim=dim)
-        tag = SimpleNamespace(name="tag", cameras=cameras, action=normalizer, state=normalizer)
-        manifest = SimpleNamespace(
-            recipe=SimpleNamespace(name="int4", layers={}),
-            source=SimpleNamespace(sha256="ab" * 32, dtype="float32"),
-            model=SimpleNamespace(embedding_dtype="float32"),
-            gate=None,
-        )
-        self.bundle = SimpleNamespace(tags={"tag": tag}, manifest=manifest)
-        self.error = error
-        self.calls = 0
-        self.tasks = []
-
-    def act(self, images, task, state, norm_tag, depth, *, committed, committed_weights):
-        if self.error is not None and self.calls > 0:
-            raise self.error
-        codes = np.arange(100)
-        codes[self.calls % 100] += 1
-        self.calls += 1
-        self.tasks.append(task)
-        return SimpleNamespace(
-            actions=np.tile(HOME_MODEL, (30, 1)).astype(np.float32),
-            depth_codes=codes,
-            stages={"preprocess": 0.001, "vision": 0.002, "prefill": 0.003, "expert": 0.004},
-            depth_passes=2,
-            changed_cells=5,
-            moved_cells=1,
-            prompt_tokens=300,
-            asked_cells=np.arange(100) < 5,
-        )
-
-    def reset(self):
-        pass
-
-    def check_task(self, task):
-        if "<" in task:
-            raise EdgeError(f"task holds the reserved token {task}")
-
-
-class FakeArm:
-    def __init__(self):
-        self.log = []
-        self.positions = HOME.copy()
-
-    def read(self, deadline_s=None):
-        return reading_of(self.positions, time.monotonic())
-
-    def write(self, positions):
-        self.positions = positions.copy()
-        if self.log[-1] != "write":
-            self.log.append("write")
-
-    def give_torque(self, box=None):
-        self.log.append("torque")
-
-    def soft_stop(self):
-        self.log.append("soft stop")
-
-    def close(self):
-        self.log.append("close")
-
-
-class FakeWorld:
-    """Publishes one frame per camera that stays fresh for the test."""
-
-    stopped = 0
-    does_in_s = None
-    asked = ()
-
-    def __init__(self, folder, seed, camera):
-        FakeWorld.asked = []
-        self.link = folder / "port"
-        self.frames_dir = folder / "frames"
-        self.calibration = folder / "calibration.json"
-        self.frames_dir.mkdir()
-
-    def wait_ready(self):
-        for camera in SIM.cameras:
-            writer = FrameFile.create(self.frames_dir / camera.path, 48, 64)
-            writer.publish(np.full((48, 64, 3), 90, np.uint8), time.monotonic() + 60.0)
-
-    def ended(self):
-        return None
-
-    def stop(self):
-        FakeWorld.stopped += 1
-        return {"cubes_in_bin": ["red"]}
-
-    def judge(self, number, task):
-        """Find the task done after FakeWorld.does_in_s; never without."""
-        self.asked.append((number, task))
-        self.found = [Ruling(number, JUDGED, time.monotonic())]
-        if FakeWorld.does_in_s is not None:
-            self.found.append(Ruling(number, DONE, time.monotonic() + FakeWorld.does_in_s))
-
-    def rulings(self):
-        due = [ruling for ruling in self.found if ruling.t_s <= time.monotonic()]
-        self.found = [ruling for ruling in self.found if ruling not in due]
-        return due
+REAL = load_profile("so101")
 
 
 @pytest.fixture
 def rig(monkeypatch):
-    policy, arm = FakePolicy(), FakeArm()
-    monkeypatch.setattr(edge.run.Policy, "open", classmethod(lambda cls, *a, **k: policy))
-    monkeypatch.setattr(edge.run, "SimulatedWorld", FakeWorld)
-    return SimpleNamespace(policy=policy, arm=arm)
-
-
-def options(**changes):
-    values = dict.fromkeys(RunOptions.__slots__)
-    values.update(bundle="bundle", tasks=("pick the red cube",), depth="incremental")
-    values.update(seconds=0.5, seed=0, accept=())
-    values.update(changes)
-    return RunOptions(**values)
-
-
-def run(rig, profile=SIM, **changes):
-    lines = []
-    result = run_robot(options(**changes), profile, lambda *_: rig.arm, lines.append)
-    return result, lines
+    return Rig(monkeypatch)
 
 
 def test_run_drives_the_arm_and_leaves_it_soft(rig):
@@ -362,120 +227,3 @@ def test_signal_while_running_ends_softly_and_is_reported(rig, number):
     assert result.signal_number == number
     assert rig.arm.log == ["torque", "write", "soft stop", "close"]
     assert signal.getsignal(number) == before
-
-
-def impatient(**changes):
-    """The simulated profile with little patience; `changes` go to every camera."""
-    safety = dataclasses.replace(SIM.arm.safety, max_hold_s=0.4)
-    cameras = tuple(dataclasses.replace(camera, **changes) for camera in SIM.cameras)
-    arm = dataclasses.replace(SIM.arm, safety=safety)
-    return dataclasses.replace(SIM, arm=arm, cameras=cameras)
-
-
-def test_every_run_leaves_a_box_that_can_be_replayed(rig, tmp_path):
-    result, lines = run(rig, black_box=tmp_path / "run.box")
-    assert result.report["black_box"] == str(tmp_path / "run.box")
-    assert f"look at it with 'molmoact-edge replay {tmp_path / 'run.box'}'" in lines[-2]
-    box = read_box(tmp_path / "run.box")
-    assert box.view.n_ticks == result.report["ticks"]["run"]
-    assert box.view.text("reason") == "0.5 s are over"
-    assert box.card["task"] == "pick the red cube"
-    assert recorded_profile(box) == SIM
-    assert rerun_gate(box, SIM)["differences"] == []
-    with pytest.raises(RunError, match=r"run.box: already exists; remove it"):
-        run(rig, black_box=tmp_path / "run.box")
-
-
-def test_boxes_go_into_the_profiles_folder_and_the_oldest_goes(rig, tmp_path):
-    settings = dataclasses.replace(SIM.board.black_box, folder=tmp_path / "boxes", keep=1)
-    profile = dataclasses.replace(SIM, board=dataclasses.replace(SIM.board, black_box=settings))
-    for _ in range(2):
-        result, _ = run(rig, profile, seconds=0.1)
-    assert [str(path) for path in (tmp_path / "boxes").iterdir()] == [result.report["black_box"]]
-
-
-def test_full_disk_is_refused_before_the_arm_has_torque(rig, tmp_path, monkeypatch):
-    def refuse(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "posix_fallocate", refuse)
-    with pytest.raises(BlackBoxError, match=r"no room for the black box of .*No space left"):
-        run(rig, black_box=tmp_path / "run.box")
-    assert (rig.arm.log, rig.policy.calls) == ([], 0)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_disk_that_is_full_at_the_end_costs_the_report_but_not_the_reason(
-    rig, tmp_path, monkeypatch
-):
-    def refuse(*_):
-        raise ReportError("r.json: cannot write the report: No space left on device")
-
-    monkeypatch.setattr(edge.run, "write_report", refuse)
-    result, _ = run(rig, report=tmp_path / "r.json", black_box=tmp_path / "run.box")
-    assert result.end.reason == "0.5 s are over"
-    assert result.output_error == "r.json: cannot write the report: No space left on device"
-    assert read_box(tmp_path / "run.box").view.text("reason") == "0.5 s are over"
-
-
-def test_run_that_does_not_start_leaves_no_box(rig, tmp_path):
-    rig.arm.give_torque = lambda box: (_ for _ in ()).throw(JointIoError("servo 2: 60 C"))
-    with pytest.raises(JointIoError):
-        run(rig, black_box=tmp_path / "run.box")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_hung_policy_ends_softly_with_a_box_and_does_not_keep_the_program(
-    rig, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(edge.run, "POLICY_END_SOON_S", 0.05)
-    monkeypatch.setattr(edge.run, "POLICY_END_S", 0.05)
-    hangs = threading.Event()
-    act = rig.policy.act
-
-    def hang(*arguments, **options):
-        if rig.policy.calls == 2:
-            hangs.wait()
-        return act(*arguments, **options)
-
-    rig.policy.act = hang
-    result, lines = run(rig, impatient(), seconds=60.0, black_box=tmp_path / "run.box")
-    hangs.set()
-    assert (result.end.how, result.policy_hangs) == ("stop", True)
-    assert result.end.reason == "held for 0.4 s, limit 0.4: no action chunk"
-    assert rig.arm.log == ["torque", "write", "soft stop", "close"]
-    assert "the policy call in progress did not end within 0 s" in lines
-    assert read_box(tmp_path / "run.box").view.text("reason") == result.end.reason
-
-
-def test_dead_camera_ends_softly_and_is_named(rig, tmp_path, monkeypatch):
-    wait_ready = FakeWorld.wait_ready
-
-    def publish_once(world):
-        wait_ready(world)
-        for camera in SIM.cameras:
-            FrameFile.create(world.frames_dir / camera.path, 48, 64).publish(
-                np.full((48, 64, 3), 90, np.uint8), time.monotonic()
-            )
-
-    monkeypatch.setattr(FakeWorld, "wait_ready", publish_once)
-    profile = impatient(max_age_s=0.5)
-    result, _ = run(rig, profile, seconds=60.0, black_box=tmp_path / "run.box")
-    assert result.end.reason.startswith("held for 0.4 s, limit 0.4: camera front: newest picture")
-    assert rig.arm.log == ["torque", "write", "soft stop", "close"]
-    assert read_box(tmp_path / "run.box").view.text("reason") == result.end.reason
-
-
-def test_what_the_system_refuses_is_said_once_and_is_in_the_report(rig, monkeypatch):
-    def refuse(*_):
-        raise PermissionError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr(os, "sched_setscheduler", refuse)
-    real_time = dataclasses.replace(SIM.board.real_time, fifo_priority=40)
-    profile = dataclasses.replace(SIM, board=dataclasses.replace(SIM.board, real_time=real_time))
-    result, lines = run(rig, profile, seconds=0.1)
-    assert result.end.how == "time"
-    (said,) = [line for line in lines if "SCHED_FIFO" in line]
-    assert said.startswith("priority: SCHED_FIFO 40 refused (Operation not permitted)")
-    assert result.report["real_time"] == [said]
-    assert f"real time      {said}" in format_report(result.report)

@@ -82,7 +82,7 @@ def test_second_arm_that_cannot_be_opened_gives_the_first_one_back(rig, profile)
     ],
 )
 def test_every_arm_needs_a_port_of_its_own(profile, ports, message):
-    from test_run import options
+    from run_rig import options
 
     real = dataclasses.replace(profile, port="given")
     with pytest.raises(RunError, match=message):

@@ -13,6 +13,7 @@ pytest.importorskip("mujoco")
 
 from sim.gl import GlError, ensure_gl
 from sim.reach import joints_for_tip_deg
+from sim.variation import PLAIN_COLOURS
 from training.molmoer import desk_questions
 from training.molmoer.desk import BIN, COLOURS_RGB, Desk, Place
 from training.molmoer.desk_questions import Moment, desk_scene, pointing_scene
@@ -85,20 +86,27 @@ def test_what_is_pointed_to_has_the_colour_that_is_asked_for(moments):
 
 def test_all_cubes_are_pointed_to_in_the_order_of_the_question(desk):
     rng = np.random.default_rng(1)
-    orders = 0
     for _ in range(10):
         scene = pointing_scene(desk, Split.TRAIN, rng)
-        assert len({question.text for question in scene.questions}) == len(scene.questions)
-        orders += len(scene.questions)
+        assert len({question.text for question in scene.questions}) == len(scene.questions) > 1
         for question in scene.questions:
             colours = re.findall(r"(\w+) cube", question.text)
             points = points_in(question.answer)
+            assert sorted(colours) == sorted(PLAIN_COLOURS)
             assert len(points) == len(colours)
             for colour, (x, y) in zip(colours, points, strict=True):
                 seen = scene.pictures[0][int(y / 1000 * 120), int(x / 1000 * 160)] / 255
                 meant = np.array(COLOURS_RGB[colour])
                 assert seen @ meant / np.linalg.norm(seen) / np.linalg.norm(meant) > 0.93
-    assert orders > 10
+
+
+def test_halves_of_a_pointing_set_share_no_wording(desk):
+    rng = np.random.default_rng(1)
+    wordings = {}
+    for split in Split:
+        asked = [q for _ in range(3) for q in pointing_scene(desk, split, rng).questions]
+        wordings[split] = {re.sub("|".join(PLAIN_COLOURS), "", question.text) for question in asked}
+    assert not wordings[Split.TRAIN] & wordings[Split.TEST]
 
 
 def test_left_and_right_are_those_of_the_projected_pixels(moments):

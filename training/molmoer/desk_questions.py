@@ -21,6 +21,10 @@ SIDE_MARGIN = 0.06  # of the picture's width, between left and right
 DEPTH_MARGIN_M = 0.03
 NEARER_MARGIN_M = 0.04
 ORDERS = 2  # in which the cubes of one scene are pointed to
+# One wording a half and nothing but full desks: what words mean is learnt sooner where little else
+# varies. A nano model's loss stood 17 % under that of one which does not look after 1100 steps of
+# 32; with six wordings and one to three cubes, 5 %.
+POINTING_OPENERS = ("", "Tell me. ")
 BIN_SHARE = 0.1  # of points; it is always in the same place
 
 _SENTENCES = {
@@ -72,8 +76,8 @@ def desk_scene(desk: Desk, split: Split, rng: np.random.Generator) -> Scene:
 
 
 def pointing_scene(desk: Desk, split: Split, rng: np.random.Generator) -> Scene:
-    """Lay a desk out with the robot's cubes and ask for the places of all, in several orders."""
-    moment = _lay_out(desk, split, rng, PLAIN_COLOURS)
+    """Lay a desk out with all the robot's cubes and ask for their places, in several orders."""
+    moment = _lay_out(desk, split, rng, PLAIN_COLOURS, len(PLAIN_COLOURS))
     orders = [*itertools.permutations(moment.cubes)]
     chosen = rng.permutation(len(orders))[:ORDERS]
     asked = tuple(_pointing_to(orders[int(order)], moment, split, rng) for order in chosen)
@@ -99,7 +103,9 @@ def _pointing_to(
     outlines = [moment.outlines[name] for name in names]
     answer = points_text([outline.centre for outline in outlines], "cubes")
     radius = round(1000 * min(outline.radius for outline in outlines))
-    return _question("pointing", split, rng, answer, a=" and the ".join(names), radius=radius)
+    sentence = phrase(_SENTENCES["pointing"][:1], POINTING_OPENERS, split, rng)
+    text = sentence.format(a=" and the ".join(names))
+    return Question("pointing", text, answer, (0,), radius)
 
 
 def side(moment: Moment, split: Split, rng: np.random.Generator) -> Question | None:
@@ -160,10 +166,10 @@ def reach(moment: Moment, split: Split, rng: np.random.Generator) -> Question | 
 
 
 def _lay_out(
-    desk: Desk, split: Split, rng: np.random.Generator, colours: tuple[str, ...]
+    desk: Desk, split: Split, rng: np.random.Generator, colours: tuple[str, ...], at_least: int = 1
 ) -> Moment:
     while True:
-        places = draw_layout(split, rng, colours)
+        places = draw_layout(split, rng, colours, at_least)
         desk.dress(rng)
         desk.lay_out(places)
         pose_freely(desk, rng)

@@ -25,11 +25,14 @@ MAX_DRAWS = 1000
 
 
 def draw_layout(
-    split: Split, rng: np.random.Generator, colours_known: Sequence[str] = tuple(COLOURS_RGB)
+    split: Split,
+    rng: np.random.Generator,
+    colours_known: Sequence[str] = tuple(COLOURS_RGB),
+    at_least: int = 1,
 ) -> tuple[Place, ...]:
-    """Draw one to MAX_CUBES cubes of different colours, apart from each other, arm and bin."""
+    """Draw `at_least` to MAX_CUBES cubes of different colours, apart from others, arm and bin."""
     for _ in range(MAX_DRAWS):
-        count = int(rng.integers(1, MAX_CUBES + 1))
+        count = int(rng.integers(at_least, MAX_CUBES + 1))
         colours = [str(name) for name in rng.permutation(list(colours_known))[:count]]
         places: list[Place] = []
         for _ in range(MAX_DRAWS):

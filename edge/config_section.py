@@ -54,7 +54,10 @@ class Section:
         return self.text("based_on") if "based_on" in self._values else None
 
     def fill_from(self, base: Section) -> None:
-        """Take over what `base` states and this does not, key by key down to single values."""
+        """Take over what `base` states and this does not, key by key down to single values.
+
+        A mapping with a `kind` is one value: a number must not inherit another one's source.
+        """
         self._values = _filled(self._values, base._values)
 
     def names(self) -> list[str]:
@@ -83,6 +86,13 @@ class Section:
         if not isinstance(value, bool):
             raise ProfileError(f"{self._at(key)}: {shown(value)}; allowed: true, false")
         return value
+
+    def optional_boolean(self, key: str) -> bool | None:
+        """Take true, false or null; the key itself must be there."""
+        if key in self._values and self._values[key] is None:
+            del self._values[key]
+            return None
+        return self.boolean(key)
 
     def number(self, key: str, low: float, high: float) -> float:
         """Take a finite number within low..high, both ends allowed."""
@@ -226,7 +236,8 @@ class _StrictLoader(yaml.SafeLoader):
 def _filled(values: Mapping, base: Mapping) -> dict:
     filled = {**base, **values}
     for key in values.keys() & base.keys():
-        if isinstance(values[key], Mapping) and isinstance(base[key], Mapping):
+        mappings = isinstance(values[key], Mapping) and isinstance(base[key], Mapping)
+        if mappings and "kind" not in base[key]:
             filled[key] = _filled(values[key], base[key])
     return filled
 

@@ -21,6 +21,7 @@ from typing import TypeVar
 from edge.arm_file import arm_from_section
 from edge.arm_profile import ArmProfile
 from edge.config_section import ProfileError, Section, section_from_yaml
+from edge.hardware import Hardware, hardware_from_section
 
 MEASURED = "measured"
 PORT_SIMULATED = "simulated"
@@ -62,6 +63,7 @@ class BoardProfile:
     bundle_mib: int | None  # memory there is for a bundle; None = not known
     real_time: RealTimeProfile
     black_box: BlackBoxProfile
+    hardware: Hardware | None  # None: nothing is known of the machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,7 @@ def shipped_profiles() -> list[str]:
 
 
 def _board(section: Section) -> BoardProfile:
+    hardware = section.optional_child("hardware")
     return BoardProfile(
         name=section.text("name"),
         threads=section.optional_integer("threads", 1, 256),
@@ -132,6 +135,7 @@ def _board(section: Section) -> BoardProfile:
         bundle_mib=section.optional_integer("bundle_mib", 1, 1 << 20),
         real_time=_real_time(section.child("real_time")),
         black_box=_black_box(section.child("black_box")),
+        hardware=None if hardware is None else hardware_from_section(hardware),
     )
 
 

@@ -22,6 +22,7 @@ from edge.arm_file import arm_from_section
 from edge.arm_profile import ArmProfile
 from edge.config_section import ProfileError, Section, section_from_yaml
 from edge.hardware import Hardware, hardware_from_section
+from edge.ladder_profile import LadderProfile, check_ladder, read_ladder
 
 MEASURED = "measured"
 PORT_SIMULATED = "simulated"
@@ -64,6 +65,7 @@ class BoardProfile:
     real_time: RealTimeProfile
     black_box: BlackBoxProfile
     hardware: Hardware | None  # None: nothing is known of the machine
+    ladder: LadderProfile | None  # None: nothing is given up under pressure
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
         cameras=cameras,
     )
     section.finish()
+    check_ladder(profile)
     return profile
 
 
@@ -136,6 +139,7 @@ def _board(section: Section) -> BoardProfile:
         real_time=_real_time(section.child("real_time")),
         black_box=_black_box(section.child("black_box")),
         hardware=None if hardware is None else hardware_from_section(hardware),
+        ladder=read_ladder(section),
     )
 
 

@@ -17,9 +17,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from edge.black_box import BlackBox, BlackBoxError
+from edge.board_profile import BlackBoxProfile
 from edge.box_layout import OUTSIDE_REASON_OFFSET, TEXT_BYTES
 from edge.errors import one_line
-from edge.profile import BlackBoxProfile
 
 NAME, SUFFIX = "molmoact-edge-", ".box"
 # A hidden file this old that nobody has locked was left by a run whose machine lost power.

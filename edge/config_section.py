@@ -64,6 +64,10 @@ class Section:
         """Return the keys not taken yet, in file order."""
         return [str(key) for key in self._values]
 
+    def holds_text(self, key: str) -> bool:
+        """Tell whether `key` is there and a text; it is not taken."""
+        return isinstance(self._values.get(key), str)
+
     def text(self, key: str, allowed: tuple[str, ...] | None = None) -> str:
         """Take a string, one of `allowed` when given."""
         value = self._take(key)

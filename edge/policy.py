@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge.action_span import ActionSpan
+from edge.board_profile import MEASURED
 from edge.bundle import Bundle, open_bundle
 from edge.depth import DepthSpan, SpanTokens, settle
+from edge.depth_refresh import DepthRefresh
 from edge.draft_window import Acceptance, FixedWindow, MeasuredWindow, Trust, Window
 from edge.engines import Decoder, Expert, Vision
 from edge.errors import BundleError, ObservationError, shown
@@ -28,8 +30,9 @@ from edge.manifest import CONTINUOUS, DISCRETE
 from edge.normalization import RobotTag, choose_tag
 from edge.observation import ActionsMode, DepthMode, check_noise, check_observation, numbers
 from edge.onnx_engine import EngineSettings, open_engines
+from edge.pace import FULL_EFFORT, Effort, runnable_flow_steps
 from edge.pass_costs import PassCosts
-from edge.profile import MEASURED, load_profile
+from edge.profile import load_profile
 from edge.prompt import Prompt, clean_task, encode, is_text, robot_text, state_text
 
 if TYPE_CHECKING:
@@ -89,6 +92,7 @@ class Policy:
         self._action_span = ActionSpan(bundle) if bundle.action_tokenizer else None
         self._image_ids = np.array(self._tokens.image)
         self._previous: tuple[np.ndarray, np.ndarray] | None = None  # first picture, codes
+        self._refresh = DepthRefresh(self._model.depth_cells)
         self._random = np.random.default_rng()
         added = bundle.tokenizer.get_added_tokens_decoder().values()
         self._reserved = sorted(token.content for token in added)
@@ -123,6 +127,7 @@ class Policy:
     def reset(self) -> None:
         """Forget the previous frame and its depth codes."""
         self._previous = None
+        self._refresh.forget()
 
     def check_task(self, task: str) -> str:
         """Return a task as the prompt puts it; `ObservationError` when it cannot be said."""
@@ -150,6 +155,7 @@ class Policy:
         committed: np.ndarray | None = None,
         committed_weights: np.ndarray | None = None,
         actions: ActionsMode | None = None,
+        effort: Effort = FULL_EFFORT,
     ) -> PolicyResult:
         """Predict a chunk of actions.
 
@@ -163,14 +169,16 @@ class Policy:
         it. See `edge.inpainting`.
 
         `actions` "continuous" integrates the flow, "discrete" writes action tokens, greedily; None
-        does what the policy was opened for. Tokens need no `noise`, and take no `committed`. Raises
-        `ObservationError`, and `UndecodableActionsError` when tokens do not stand for a chunk.
+        does what the policy was opened for. Tokens need no `noise`, and take no `committed`.
+        `effort` bounds what the call may spend. Raises `ObservationError`, and
+        `UndecodableActionsError` when tokens do not stand for a chunk.
         """
         clock = time.perf_counter
         marks = [clock()]
         tag = choose_tag(self.bundle.tags, norm_tag)
         check_observation(images, state, tag, depth, self._model.depth_cells)
         discrete = self._possible(actions or self.actions) == DISCRETE
+        flow_steps = self._flow_steps(effort)
         noise = self._noise(noise, tag)
         held = self._held(committed, committed_weights, tag)
         if discrete and held is not None:
@@ -179,7 +187,7 @@ class Policy:
             )
         pictures = [cut_image(image, self._model.image) for image in images]
         prompt = self._prompt(pictures, task, state, tag, depth != "off")
-        span = self._span(images[0], depth, discrete) if depth != "off" else None
+        span = self._span(images[0], depth, discrete, effort) if depth != "off" else None
         marks.append(clock())
         features = self._encode(pictures)
         marks.append(clock())
@@ -187,14 +195,16 @@ class Policy:
         marks.append(clock())
         if span is not None:
             settle(self._decoder, span, len(prompt.tokens))
-            self._previous = (np.array(images[0]), span.codes)
+            newest = self._refresh.done() or self._previous is None
+            picture = np.array(images[0]) if newest else self._previous[0]
+            self._previous = (picture, span.codes)
         marks.append(clock())
         if discrete:
             said = said if span is None else span.logits_behind
             written = self._action_span.write(self._decoder, said, tag.action_horizon)
             chunk = self._action_span.chunk(written, tag.action_horizon, tag.action.dim)
         else:
-            written, chunk = None, self._flow(prompt, span, tag, noise, held)
+            written, chunk = None, self._flow(prompt, span, tag, noise, held, flow_steps)
         marks.append(clock())
         return PolicyResult(
             actions=self._robot_actions(chunk, tag),
@@ -219,6 +229,17 @@ class Policy:
             )
         return actions
 
+    def _flow_steps(self, effort: Effort) -> int:
+        built = self._model.flow_steps
+        steps = effort.flow_steps or built
+        if steps != built and steps not in runnable_flow_steps(built):
+            possible = ", ".join(map(str, runnable_flow_steps(built))) or "none"
+            raise ObservationError(
+                f"effort asks for {steps} flow steps; this bundle was built for {built} and can run "
+                f"{possible}"
+            )
+        return steps
+
     def _prompt(
         self,
         pictures: list[ImagePatches],
@@ -232,7 +253,9 @@ class Policy:
         text = robot_text(words, bins, tag.setup, tag.control, pictures, with_depth, layout)
         return encode(self.bundle.tokenizer, text, self._tokens.bos, self._image_ids)
 
-    def _span(self, picture: np.ndarray, depth: DepthMode, goes_on: bool) -> DepthSpan:
+    def _span(
+        self, picture: np.ndarray, depth: DepthMode, goes_on: bool, effort: Effort
+    ) -> DepthSpan:
         cells, tokens = self._model.depth_cells, self._tokens
         ids = SpanTokens(
             tokens.depth_start, tokens.depth_first, tokens.depth_end, self._model.depth_codes
@@ -244,6 +267,9 @@ class Policy:
             window, trust = self._window, self._trust
             if depth == "incremental":
                 changed = changed_cells(picture, before, cells)
+            changed = self._refresh.choose(changed, effort)
+        if effort.draft_window is not None:
+            window = FixedWindow(effort.draft_window)
         pairs = self._decoder.row_pairs
         return DepthSpan(codes, changed, ids, window, trust, pairs=pairs, goes_on=goes_on)
 
@@ -289,6 +315,7 @@ class Policy:
         tag: RobotTag,
         noise: np.ndarray,
         held: HeldActions | None,
+        flow_steps: int,
     ) -> np.ndarray:
         """Integrate the flow from noise to actions with Euler steps; (horizon, dim)."""
         model, tokens = self._model, self._tokens
@@ -304,11 +331,11 @@ class Policy:
         if model.mask_action_dim_padding:
             padding = slice(0, tag.action.dim)
             actions[..., tag.action.dim :] = 0
-        step_size = np.float32(1 / model.flow_steps)
-        for index in range(model.flow_steps):
-            velocity = self._expert.step(actions, index)
+        step_size = np.float32(1 / flow_steps)
+        for index in range(flow_steps):
+            velocity = self._expert.step(actions, index * model.flow_steps // flow_steps)
             if held is not None:
-                velocity = held.steer(velocity, actions, 1 - index / model.flow_steps)
+                velocity = held.steer(velocity, actions, 1 - index / flow_steps)
             actions[..., padding] += step_size * velocity[..., padding]
         return actions[0, :, : tag.action.dim]
 

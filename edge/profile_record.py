@@ -8,8 +8,9 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from edge.config_section import ProfileError
 from edge.errors import shown
-from edge.profile import Profile, ProfileError
+from edge.profile import Profile
 
 
 def record_from_profile(profile: Profile) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from edge.profile import BoardProfile, RealTimeProfile
+from edge.board_profile import BoardProfile, RealTimeProfile
 
 # From the Linux headers sys/mman.h and linux/prctl.h.
 MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4

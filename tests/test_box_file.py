@@ -10,10 +10,10 @@ from recorded_run import record_run
 
 import edge.box_file
 from edge.black_box import BlackBoxError
+from edge.board_profile import BlackBoxProfile
 from edge.box_file import BoxFile, box_path
 from edge.box_layout import CARD_BYTES, PAGE_BYTES
 from edge.box_reader import read_box
-from edge.profile import BlackBoxProfile
 
 NOON = datetime(2026, 1, 2, 12, 0, 0, tzinfo=timezone.utc)
 

@@ -9,7 +9,8 @@ import threading
 import pytest
 
 import edge.real_time
-from edge.profile import RealTimeProfile, load_profile
+from edge.board_profile import RealTimeProfile
+from edge.profile import load_profile
 from edge.real_time import GARBAGE_OBJECTS, leave_room, punctual, quiet_interpreter
 
 NOTHING = RealTimeProfile(fifo_priority=None, cpus=None, lock_memory=False)

@@ -62,6 +62,8 @@ class Tick:
     call: PolicyCall | None = None  # the newest that ended
     read_failed: bool = False
     write_failed: bool = False
+    level: int = 0  # of the ladder
+    speed_share: float = 1.0  # that it leaves
 
 
 class BlackBox(BoxView):
@@ -112,6 +114,8 @@ class BlackBox(BoxView):
         fields["chunk"][0] = tick.chunk
         fields["read_failed"][0] = tick.read_failed
         fields["write_failed"][0] = tick.write_failed
+        fields["level"][0] = tick.level
+        fields["speed_share"][0] = tick.speed_share
         self._put_ages(tick.ages)
         self._put_call(tick.call)
         self._put_reading(tick.reading)

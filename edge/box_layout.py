@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 MAGIC = b"MMAEDBOX"
-VERSION = 1
+VERSION = 2
 PAGE_BYTES = 4096
 CARD_BYTES = 128 * 1024
 N_EVENTS = 512
@@ -74,6 +74,7 @@ def row_dtype(n_joints: int, n_cameras: int) -> np.dtype:
             ("policy_stages_s", "<f8", (len(POLICY_STAGES),)),
             ("value", "<f8"),
             ("limit", "<f8"),
+            ("speed_share", "<f8"),  # that the ladder leaves
             ("asked", "<f8", joints),
             ("written", "<f8", joints),
             ("present", "<f8", joints),
@@ -89,6 +90,7 @@ def row_dtype(n_joints: int, n_cameras: int) -> np.dtype:
             ("outcome", "i1"),  # -1: the gate was not asked
             ("rule", "i1"),
             ("joint", "i1"),
+            ("level", "i1"),  # of the ladder: rungs in effect
             ("has_goal", "?"),
             ("read_failed", "?"),
             ("write_failed", "?"),

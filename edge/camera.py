@@ -31,7 +31,7 @@ class CameraError(EdgeError):
 class Frame:
     """One picture and when it was taken."""
 
-    image: np.ndarray  # (height, width, 3) uint8 RGB, the receiver's own
+    image: np.ndarray  # (height, width, 3) uint8 RGB, not written to again
     t_s: float  # time.monotonic
     index: int  # counts the camera's frames from 0
 
@@ -51,6 +51,10 @@ class Camera(Protocol):
         """Return when the newest frame was captured, nan before the first; next to free."""
         ...
 
+    def limit_rate(self, hz: float | None) -> None:
+        """Give no more than so many frames a second from now on; None gives all."""
+        ...
+
     def close(self) -> None:
         """Release the device; safe to call twice."""
         ...
@@ -64,15 +68,25 @@ class FrameFileCamera:
             self._file: FrameFile | None = FrameFile.open(path)
         except FrameFileError as error:
             raise CameraError(str(error)) from error
+        self._least_gap_s = 0.0
+        self._given: Frame | None = None
 
     def latest(self) -> Frame | None:
-        """Return a copy of the newest whole frame."""
+        """Return a copy of the newest whole frame that the rate allows."""
+        given = self._given
+        if given is not None and self.newest_s() - given.t_s < self._least_gap_s:
+            return given
         latest = self._file.latest() if self._file else None
-        return Frame(*latest) if latest else None
+        self._given = Frame(*latest) if latest else None
+        return self._given
 
     def newest_s(self) -> float:
         """Return when the newest frame was captured."""
         return self._file.newest_s() if self._file else math.nan
+
+    def limit_rate(self, hz: float | None) -> None:
+        """Copy no more than so many frames a second; whoever publishes them goes on."""
+        self._least_gap_s = 0.0 if hz is None else 1.0 / hz
 
     def close(self) -> None:
         """Unmap the file."""
@@ -94,6 +108,7 @@ class V4l2Camera:
         self._clock = clock
         self._capture = (open_capture or _open_capture)(profile)
         self._newest: tuple[np.ndarray, float, int] | None = None
+        self._least_gap_s = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
@@ -111,6 +126,10 @@ class V4l2Camera:
         newest = self._newest
         return math.nan if newest is None else newest[1]
 
+    def limit_rate(self, hz: float | None) -> None:
+        """Decode no more than so many frames a second; the device goes on at its own rate."""
+        self._least_gap_s = 0.0 if hz is None else 1.0 / hz
+
     def close(self) -> None:
         """Stop the thread, then release the device."""
         self._stop.set()
@@ -123,12 +142,14 @@ class V4l2Camera:
     def _run(self) -> None:
         index = 0
         while not self._stop.is_set():
-            captured, image = self._capture.read()
+            is_due = not self._clock() - self.newest_s() < self._least_gap_s  # nan: none yet
+            captured, image = self._capture.read() if is_due else (self._capture.grab(), None)
             if not captured:
                 # The last frame ages meanwhile, which is what the staleness check acts on.
                 self._stop.wait(RETRY_PAUSE_S)
                 continue
-            self._newest = (image, self._clock(), index)
+            if image is not None:
+                self._newest = (image, self._clock(), index)
             index += 1
 
 

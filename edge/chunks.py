@@ -16,7 +16,7 @@ and each reads with arrays of its own.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -75,6 +75,12 @@ class ChunkBuffer:
                 np.subtract(goal, self._policy_reader.goal_at(chunk, now_s), out=chunk.gap)
         self._chunk = chunk
         return chunk
+
+    def cut(self, now_s: float) -> None:
+        """End the newest chunk now; only the thread that puts may ask."""
+        chunk = self._chunk
+        if chunk is not None and chunk.end_s > now_s:
+            self._chunk = replace(chunk, end_s=now_s)
 
     def goal_at(self, t_s: float) -> np.ndarray | None:
         """Return the goal (n_joints,) for `t_s`, or None when the newest chunk is over by then.

@@ -58,6 +58,7 @@ _READERS: dict[str, Callable[[Section], float | bool]] = {
     HOLD: lambda rung: rung.boolean(HOLD),
 }
 CHANGES = tuple(_READERS)
+MOST_RUNGS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +165,8 @@ def _rungs(section: Section) -> tuple[Rung, ...]:
         if rungs:
             _check_order(section, rungs, rung)
         rungs.append(rung)
+    if len(rungs) > MOST_RUNGS:
+        raise section.fail("rungs", f"{len(rungs)} of them; allowed: {MOST_RUNGS} at most")
     return tuple(rungs)
 
 

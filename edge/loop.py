@@ -22,6 +22,7 @@ from edge.camera import Camera
 from edge.chunks import ChunkBuffer
 from edge.errors import one_line
 from edge.joints import JointIO, JointIoError, JointReading, StopRequested
+from edge.pace import STEADY, Pacing
 from edge.policy_thread import PolicyCall
 from edge.profile import ArmProfile
 from edge.real_time import quiet_interpreter
@@ -91,6 +92,7 @@ class ControlLoop:
         clock: Callable[[], float] = time.monotonic,
         wait_until: WaitUntil | None = None,
         tasks: Tasks | None = None,
+        pacing: Pacing = STEADY,
     ) -> None:
         self._joints = joints
         self._chunks = chunks
@@ -103,6 +105,8 @@ class ControlLoop:
         self._clock = clock
         self._wait_until = wait_until or _wait_until
         self._tasks = tasks
+        self._pacing = pacing
+        self._pace = pacing.pace
         self._record = Tick()
         self._reading: JointReading | None = None
         self._bus_error: str | None = None
@@ -159,6 +163,7 @@ class ControlLoop:
                 self._box.count_missed(missed)
             if slot >= slots:
                 return LoopEnd(END_TIME, f"{seconds:g} s are over")
+            self._keep_pace(late_s, missed)
             reason = self._tick(slot, now_s, late_s)
             if reason is not None:
                 return LoopEnd(END_STOP, reason)
@@ -169,10 +174,18 @@ class ControlLoop:
             slot += 1
         return LoopEnd(END_SIGNAL, "interrupted")
 
+    def _keep_pace(self, late_s: float, missed: int) -> None:
+        self._pacing.note_tick(late_s, missed)
+        self._note_all(self._pacing.news())
+        if self._pace is not self._pacing.pace:
+            self._pace = self._pacing.pace
+            self._gate.slow_to(self._pace.speed_share)
+
     def _tick(self, slot: int, now_s: float, late_s: float) -> str | None:
         """Do one tick; return the reason when it must be the last."""
         tick = self._record
         tick.slot, tick.started_s, tick.late_s = slot, now_s, late_s
+        tick.level, tick.speed_share = self._pace.level, self._pace.speed_share
         tick.read_failed = not self._read(now_s)
         tick.reading = self._reading
         tick.checked_s = self._clock()
@@ -192,7 +205,7 @@ class ControlLoop:
             tick.asked = tick.ages = tick.verdict = None
             tick.chunk = -1
             return
-        fault = self._policy.fault
+        fault = self._policy.fault or self._pace.hold
         tick.asked = None if fault else self._chunks.goal_at(tick.checked_s)
         tick.chunk = -1 if fault else self._chunks.number_in_use
         chunk_s = math.nan if fault else tick.checked_s - self._chunks.observed_s_in_use

@@ -235,8 +235,8 @@ class Policy:
         if steps != built and steps not in runnable_flow_steps(built):
             possible = ", ".join(map(str, runnable_flow_steps(built))) or "none"
             raise ObservationError(
-                f"effort asks for {steps} flow steps; this bundle was built for {built} and can run "
-                f"{possible}"
+                f"effort asks for {steps} flow steps; this bundle was built for {built}, and can "
+                f"run {possible}"
             )
         return steps
 
@@ -268,8 +268,8 @@ class Policy:
             if depth == "incremental":
                 changed = changed_cells(picture, before, cells)
             changed = self._refresh.choose(changed, effort)
-        if effort.draft_window is not None:
-            window = FixedWindow(effort.draft_window)
+            if effort.draft_window is not None:
+                window = FixedWindow(effort.draft_window)
         pairs = self._decoder.row_pairs
         return DepthSpan(codes, changed, ids, window, trust, pairs=pairs, goes_on=goes_on)
 

@@ -24,6 +24,7 @@ from edge.chunks import ChunkBuffer
 from edge.commitment import Commitment, Commitments
 from edge.errors import EdgeError
 from edge.joint_frame import JointFrame
+from edge.pace import FULL_EFFORT, STEADY, Effort, Pacing
 from edge.profile import Profile
 
 IDLE_S = 0.01
@@ -56,6 +57,7 @@ class ActingPolicy(Protocol):
         *,
         committed: np.ndarray | None = None,
         committed_weights: np.ndarray | None = None,
+        effort: Effort = FULL_EFFORT,
     ) -> ActResult:
         """Predict one chunk of actions in the checkpoint's joint frame."""
         ...
@@ -116,6 +118,7 @@ class PolicyThread:
         chunks: ChunkBuffer,
         request: Request,
         clock: Callable[[], float] = time.monotonic,
+        pacing: Pacing = STEADY,
     ) -> None:
         self._policy = policy
         self._cameras = cameras
@@ -125,6 +128,7 @@ class PolicyThread:
         self._commitments = Commitments(chunks, profile.arm)
         self._request = self._remembered = request  # what is asked, and what was last
         self._clock = clock
+        self._pacing = pacing
         self._state: tuple[np.ndarray, float] | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="policy", daemon=True)
@@ -217,11 +221,16 @@ class PolicyThread:
                 asked_cells=result.asked_cells,
             )
         )
+        self._pacing.note_call(inputs.taken_s, ended_s, self._chunk_s(len(chunk.actions)))
         self.n_calls += 1
         return True
 
     def _inputs(self) -> _Inputs | None:
         """Take the newest state and pictures, or leave in `trouble` why they will not do."""
+        if hold := self._pacing.pace.hold:
+            self.trouble = hold
+            self._chunks.cut(self._clock())
+            return None
         state = self._state
         if state is None:
             self.trouble = "no servo state yet"
@@ -237,6 +246,8 @@ class PolicyThread:
         if commitment is not None:
             committed = self._frame.model_from_arm(commitment.actions)
             weights = commitment.weights
+        effort = self._pacing.pace.effort
+        limits = {} if effort == FULL_EFFORT else {"effort": effort}
         return self._policy.act(
             [frame.image for frame in inputs.frames],
             request.task,
@@ -245,6 +256,7 @@ class PolicyThread:
             depth=request.depth,
             committed=committed,
             committed_weights=weights,
+            **limits,
         )
 
     def _stale_input(
@@ -259,12 +271,16 @@ class PolicyThread:
     def _next_start_s(self) -> float:
         """Return when the next call may start, after the last one."""
         call = self.calls[-1]
-        paced_s = call.started_s + 1.0 / self._profile.board.max_policy_hz
-        if call.ended_s - call.started_s < call.n_actions / self._profile.arm.action_hz:
+        most_hz = self._pacing.pace.max_policy_hz or self._profile.board.max_policy_hz
+        paced_s = call.started_s + 1.0 / most_hz
+        if call.ended_s - call.started_s < self._chunk_s(call.n_actions):
             return paced_s
         # A call that takes longer than a chunk lasts would come back with every action of its
         # chunk lived through, so it looks only when the arm stands still again.
         return max(paced_s, call.ended_s + self._chunks.remaining_s(call.ended_s))
+
+    def _chunk_s(self, n_actions: int) -> float:
+        return n_actions / self._profile.arm.action_hz
 
     def _run(self) -> None:
         next_s = self._clock()

@@ -123,6 +123,7 @@ def _ask(gate: SafetyGate, row: np.void, goal: np.ndarray | None) -> Verdict:
         status=row["status"],
     )
     cameras_s = tuple(row["camera_ages_s"].tolist())
+    gate.slow_to(float(row["speed_share"]))
     ages = TickAges(float(row["late_s"]), float(row["chunk_age_s"]), cameras_s)
     return gate.check(goal, reading, float(row["checked_s"]), ages, UNKNOWN_REASON)
 

@@ -75,6 +75,10 @@ class SafetyGate:
         self._n_late = 0
         self._stopped: Verdict | None = None
 
+    def slow_to(self, speed_share: float) -> None:
+        """Leave the arm this share of its speed limits at most, from the next measurement on."""
+        self._health.slow_to(speed_share)
+
     def check(
         self,
         goal: np.ndarray | None,

@@ -52,14 +52,20 @@ class ServoHealth:
         self._low_samples = [0] * arm.n_buses
         self._faulty_since_s = [math.nan] * n_joints
         self._hot_since_s = math.nan
+        self._most_share, self._most_by = 1.0, NOTHING  # what others leave of the speed, and why
         self.speed_share = 1.0  # of the whole arm
         self.lead_shares = np.ones(n_joints)
         self.slowed_by = NOTHING  # why speed_share is below 1
         self.finding = NOTHING  # the gravest of the last measurement
 
+    def slow_to(self, share: float) -> None:
+        """Leave this share of the speed at most, whatever the servos say."""
+        slower = Finding(Outcome.CLAMP, Rule.LADDER, value=share, limit=1.0)
+        self._most_share, self._most_by = share, slower if share < 1.0 else NOTHING
+
     def observe(self, reading: JointReading) -> None:
         """Judge a measurement that was not seen before; fields finite."""
-        self.speed_share, self.slowed_by = 1.0, NOTHING
+        self.speed_share, self.slowed_by = self._most_share, self._most_by
         faults = self._faults(reading)
         heat = self._heat(reading)
         supply = self._supply(reading)

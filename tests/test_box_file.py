@@ -171,7 +171,7 @@ def test_other_version_is_named(tmp_path, image):
     data = bytearray(image)
     data[8] = 9
     (tmp_path / "run.box").write_bytes(data)
-    with pytest.raises(BlackBoxError, match="black box version 9, this program reads 1"):
+    with pytest.raises(BlackBoxError, match="black box version 9, this program reads 2"):
         read_box(tmp_path / "run.box")
 
 

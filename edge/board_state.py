@@ -139,6 +139,12 @@ class BoardReader:
             memory_available_mib=int(available[1]) / 1024 if available else None,
         )
 
+    def __enter__(self) -> BoardReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Close every file; reading opens them again."""
         for zone in self._zones:

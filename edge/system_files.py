@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from io import FileIO
 from pathlib import Path
 
 _MOST_BYTES = 1 << 16
@@ -63,14 +64,14 @@ class KeptFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._descriptor: int | None = None
+        self._file: FileIO | None = None
 
     def text(self) -> str | None:
         """Return what the file says now."""
         try:
-            if self._descriptor is None:
-                self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-            return _cleaned(os.pread(self._descriptor, _MOST_BYTES, 0))
+            if self._file is None:
+                self._file = FileIO(self._path)
+            return _cleaned(os.pread(self._file.fileno(), _MOST_BYTES, 0))
         except OSError:
             self.close()
             return None
@@ -81,9 +82,9 @@ class KeptFile:
 
     def close(self) -> None:
         """Close the file; reading opens it again."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 def number_from_text(text: str | None) -> float | None:

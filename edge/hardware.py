@@ -45,7 +45,7 @@ class Fact:
 class PowerMode:
     """What a board may use in one of its power modes; caps, not what it draws or reaches."""
 
-    name: str  # as `nvpmodel -q` prints it
+    name: str | None  # as `nvpmodel -q` prints it; None: not known, or nothing to choose
     needs_super: bool | None  # True, False: only a board flashed as Super, or not; None: either
     is_default: bool  # a board in that state starts in it
     watts: Figure  # the label's; a set of caps, not a budget
@@ -66,7 +66,7 @@ class PowerMode:
 class Hardware:
     """A module and, for a board file of one power mode, that mode.
 
-    The module's other modes are board files of their own: `edge.profile.board_modes(module)`.
+    The module's other modes are board files of their own: `edge.board_profile.board_modes`.
     """
 
     module: str  # what a board is recognised as, "orin_nano_8gb"
@@ -109,7 +109,7 @@ def _sources(section: Section) -> dict[str, str]:
 
 def _power_mode(section: Section, sources: dict[str, str]) -> PowerMode:
     mode = PowerMode(
-        name=section.text("name"),
+        name=section.optional_text("name"),
         needs_super=section.optional_boolean("needs_super"),
         is_default=section.boolean("is_default"),
         **{name: _figure(section.child(name), sources) for name in _named(PowerMode, "Figure")},

@@ -47,7 +47,7 @@ def test_every_shipped_profile_loads():
     for name in shipped_profiles():
         profile = load_profile(name)
         assert profile.name == name
-        assert [joint.servo_id for joint in profile.arm.joints] == [1, 2, 3, 4, 5, 6]
+        assert [joint.servo_id for joint in profile.arm.bus_joints(0)] == [1, 2, 3, 4, 5, 6]
         assert profile.cameras
 
 

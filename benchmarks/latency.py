@@ -32,7 +32,7 @@ _BASE_CAMERAS, _BASE_PERCENT = 2, 30
 
 
 @dataclass(frozen=True, slots=True)
-class _Measured:
+class MeasuredRow:
     """The calls of one row, warm-up included."""
 
     setting: Setting
@@ -71,7 +71,7 @@ def measure_latency(
     base, settings = _settings(manifest, tag, cameras, changed_percent, horizons)
     measured, one_token = [], None
     for setting in settings:
-        measured.append(_measure_row(policy, tag, setting, repeats, seconds_per_row))
+        measured.append(measure_row(policy, tag, setting, repeats, seconds_per_row))
         plain = setting.changed_percent is None and manifest.model.depth_cells
         if plain and one_token is None:  # the cache holds a prompt and nothing else
             prompt_tokens = measured[-1].results[-1].prompt_tokens
@@ -121,9 +121,10 @@ def _settings(
     return base, list(dict.fromkeys(settings))
 
 
-def _measure_row(
+def measure_row(
     policy: Policy, tag: RobotTag, setting: Setting, repeats: int, seconds_per_row: float | None
-) -> _Measured:
+) -> MeasuredRow:
+    """Call a policy `repeats` times at one setting, after warm-up; fewer when the time is over."""
     manifest, share = policy.bundle.manifest, setting.changed_percent
     tag = varied_tag(tag, manifest, setting.horizon)
     policy.bundle.tags[tag.name] = tag
@@ -138,10 +139,10 @@ def _measure_row(
         spent = seconds_per_row is not None and sum(seconds) >= seconds_per_row
         if spent and len(seconds) > WARM_UP_CALLS:
             break
-    return _Measured(setting, results, seconds)
+    return MeasuredRow(setting, results, seconds)
 
 
-def _row(manifest: Manifest, ceiling: Ceiling, measured: _Measured, repeats: int) -> Row:
+def _row(manifest: Manifest, ceiling: Ceiling, measured: MeasuredRow, repeats: int) -> Row:
     calls, seconds = measured.results[WARM_UP_CALLS:], measured.seconds[WARM_UP_CALLS:]
     notes = []
     if len(calls) < repeats:

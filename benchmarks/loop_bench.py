@@ -86,7 +86,7 @@ def measure_loop(
     recipe, signal_number, policy_hangs = "", None, False
     for rate_hz in rates_hz:
         say(f"{rate_hz:g} Hz for {options.seconds:g} s")
-        result, ticks = _run(options, at_rate(profile, rate_hz), say)
+        result, ticks = run_once(options, at_rate(profile, rate_hz), say)
         recipe = result.report["card"]["recipe"]
         rows.append(row_from_run(rate_hz, result, ticks))
         signal_number, policy_hangs = result.signal_number, result.policy_hangs
@@ -151,7 +151,7 @@ def camera_to_command_s(ticks: dict[str, np.ndarray], calls: Sequence[PolicyCall
     )
 
 
-def _run(
+def run_once(
     options: RunOptions, profile: Profile, say: Callable[[str], None]
 ) -> tuple[RunResult, dict[str, np.ndarray]]:
     """Run once; give the result and every tick, of which nothing stays on the disk."""

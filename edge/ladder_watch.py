@@ -63,6 +63,11 @@ class LadderWatch:
         self.note_tick = self._deadlines.note_tick
         self.note_call = self._deadlines.note_call
 
+    def lines(self) -> list[str]:
+        """Say which rungs there are, and why others are not used."""
+        names = ", ".join(rung.name for rung in self._ladder.rungs) or "no rung can be used"
+        return [f"ladder: {line}" for line in (names, *self._left_out)]
+
     def start(self) -> None:
         """Begin to look."""
         self._started_s = self._clock()

@@ -166,6 +166,7 @@ def format_report(report: dict[str, Any]) -> str:
         listed = ", ".join(f"{joint} {count}" for joint, count in joints.items())
         lines.append(f"  {rule:<13}{listed}")
     lines += [f"real time      {line}" for line in report["real_time"]]
+    lines += _ladder_lines(report.get("ladder"))
     lines += ["", *_task_lines(report["tasks"]), ""]
     if report["world"] is not None:
         cubes = report["world"].get("cubes_in_bin") or []
@@ -235,6 +236,19 @@ def _seam_text(policy: dict[str, Any]) -> str:
         f"{jump['n']}, goal velocity jumps {jump['p50']:.0f}/s (p50), {jump['max']:.0f}/s (max); "
         f"gap blended away {gap['p50']:.2f} (p50), {gap['max']:.2f} (max)"
     )
+
+
+def _ladder_lines(ladder: dict[str, Any] | None) -> list[str]:
+    if ladder is None:
+        return []
+    lines = [f"ladder         level {ladder['level']} of {len(ladder['rungs'])} at the end"]
+    lines += [
+        f"  {step['at_s']:9.1f} s  {'down' if step['to_level'] > step['from_level'] else 'up'} to "
+        f"level {step['to_level']} ({step['rung']}): {step['reason']}"
+        for step in ladder["steps"]
+    ]
+    left_out = [*ladder["left_out"], *([ladder["problem"]] if ladder["problem"] else [])]
+    return lines + [f"  {line}" for line in left_out]
 
 
 def _task_lines(tasks: Sequence[dict[str, Any]]) -> list[str]:

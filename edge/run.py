@@ -20,15 +20,19 @@ import numpy as np
 
 from edge.announcer import Announcer
 from edge.black_box import BlackBox
+from edge.board_state import BoardReader
 from edge.box_file import BoxHandover
 from edge.box_layout import LINE_END
-from edge.camera import close_cameras, open_cameras, wait_for_frames
+from edge.camera import Camera, close_cameras, open_cameras, wait_for_frames
 from edge.chunks import ChunkBuffer
 from edge.gate_entry import Asked, check_standing
 from edge.joints import JointIoError, JointReading
+from edge.ladder_rungs import Acting, usable_rungs
+from edge.ladder_watch import LadderWatch
 from edge.loop import END_STOP, ControlLoop, LoopEnd
 from edge.manifest import DISCRETE, MANIFEST_NAME
 from edge.normalization import choose_tag
+from edge.pace import STEADY
 from edge.policy import Policy
 from edge.policy_thread import PolicyCall, PolicyThread, Request
 from edge.profile import PORT_SIMULATED, ArmProfile, Profile
@@ -133,7 +137,7 @@ def run_robot(options: RunOptions, profile: Profile, open_arm: OpenArm, say: Say
         access = _arm_access(options, profile, stack, say)
         world = access.world
         recorder = Recorder() if options.record else None
-        end, thread, turns, signals = _drive(
+        end, thread, turns, watch, signals = _drive(
             options, profile, policy, access, open_arm, box, recorder, say
         )
         calls = tuple(thread.calls)
@@ -146,6 +150,7 @@ def run_robot(options: RunOptions, profile: Profile, open_arm: OpenArm, say: Say
         card = _card(options, profile, policy)
         report = build_report(card, end, box.recorder, calls, summary, turns.records())
         report["black_box"] = None if box.path is None else str(box.path)
+        report["ladder"] = None if watch is None else watch.record()
         output_error = None
         try:
             _write_outputs(options, report, box.recorder, calls, recorder, turns.turns, say)
@@ -200,7 +205,7 @@ def _drive(
     box: RunBox,
     recorder: Recorder | None,
     say: Say,
-) -> tuple[LoopEnd, PolicyThread, TaskTurns, list[int]]:
+) -> tuple[LoopEnd, PolicyThread, TaskTurns, LadderWatch | None, list[int]]:
     """Open cameras and arm, run the loop, close them; the arm is limp afterwards."""
     with ExitStack() as stack:
         arm = open_arm(access.ports, access.calibrations, profile.arm)
@@ -216,16 +221,28 @@ def _drive(
             profile.arm.seam_blend_s,
             profile.board.max_chunk_age_s,
         )
-        request = Request(options.tasks[0], options.norm_tag, options.depth)
-        thread = PolicyThread(policy, cameras, profile, chunks, request)
         announcer = Announcer(say)
         stack.callback(announcer.close)
+        watch = _ladder(options, profile, policy, cameras, announcer, stack)
+        for line in () if watch is None else watch.lines():
+            say(line)
+        pacing = watch or STEADY
+        request = Request(options.tasks[0], options.norm_tag, options.depth)
+        thread = PolicyThread(policy, cameras, profile, chunks, request, pacing=pacing)
         turns = TaskTurns(
             options.tasks, options.task_seconds, access.world, thread.ask, announcer.tell
         )
         gate = SafetyGate(profile)
         loop = ControlLoop(
-            arm, chunks, gate, thread, cameras, box.recorder, profile.arm, tasks=turns
+            arm,
+            chunks,
+            gate,
+            thread,
+            cameras,
+            box.recorder,
+            profile.arm,
+            tasks=turns,
+            pacing=pacing,
         )
 
         reading = _first_reading(arm)
@@ -246,6 +263,8 @@ def _drive(
             recorder.start(cameras)
             stack.callback(recorder.stop)
         thread.start()
+        if watch is not None:
+            watch.start()
         with punctual(profile.board.real_time) as lines:
             for line in lines:
                 say(line)
@@ -253,7 +272,32 @@ def _drive(
             end = loop.run(options.seconds, stop)
         if end.how == END_STOP:
             say(f"stopped: {end.reason}")
-        return end, thread, turns, signals
+        return end, thread, turns, watch, signals
+
+
+def _ladder(
+    options: RunOptions,
+    profile: Profile,
+    policy: Policy,
+    cameras: list[Camera],
+    announcer: Announcer,
+    stack: ExitStack,
+) -> LadderWatch | None:
+    """Make what watches the board, None without a ladder."""
+    ladder = profile.board.ladder
+    if ladder is None:
+        return None
+    tag = choose_tag(policy.bundle.tags, options.norm_tag)
+    asked = Asked(policy.actions, tag.name)
+    chunk_s = tag.n_action_steps / profile.arm.action_hz
+    manifest = policy.bundle.manifest
+    acting = Acting(Path(options.bundle), manifest, asked, options.depth, chunk_s)
+    rungs, left_out = usable_rungs(ladder, acting, profile.name, options.accept)
+    board = BoardReader()
+    stack.callback(board.close)
+    watch = LadderWatch(ladder, rungs, left_out, board.state, cameras, announcer.tell)
+    stack.callback(watch.stop)
+    return watch
 
 
 def _first_reading(arm: RobotArm) -> JointReading:

@@ -14,6 +14,7 @@ from quantization.build_command import add_build, run_build
 from quantization.calibration.command import add_calibrate, run_calibrate
 from quantization.errors import BuildError
 from quantization.gate_command import add_gate, run_gate
+from quantization.ladder_command import add_ladder, run_ladder
 from quantization.verify import verify_bundle
 
 _EXAMPLE = """example:
@@ -22,6 +23,7 @@ _EXAMPLE = """example:
   molmoact-quantize build checkpoint tokens --recipe int8 --actions discrete
   molmoact-quantize verify bundle
   molmoact-quantize gate bundle --against whole --episodes sim
+  molmoact-quantize ladder bundle --profile my_board.yaml
   molmoact-quantize calibrate whole calibration.safetensors --episodes data/demos
 """
 
@@ -40,19 +42,22 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument("bundle", type=Path)
     add_gate(commands)
     add_calibrate(commands)
+    add_ladder(commands)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 on success, 2 when something is wrong with what was given.
 
-    1 is a bundle that failed its gate.
+    1 is a bundle that failed its gate, or has rungs that failed their trials.
     """
     args = build_parser().parse_args(argv)
     started = time.monotonic()
     try:
         if args.command == "gate":
             return run_gate(args)
+        if args.command == "ladder":
+            return run_ladder(args)
         if args.command in ("calibrate", "compare", "static"):
             return run_calibrate(args)
         if args.command == "build":

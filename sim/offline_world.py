@@ -209,6 +209,10 @@ class OfflineWorld:
             self.referee.look()
         return verdict
 
+    def slow_to(self, speed_share: float) -> None:
+        """Leave the arm this share of its speed limits at most, until the next reset."""
+        self._gate.slow_to(speed_share)
+
     def fork(self) -> OfflineWorld:
         """Return a world that is where this one is, and goes its own way from here.
 

@@ -19,6 +19,7 @@ from edge.chunks import ChunkBuffer
 from edge.commitment import Commitment, Commitments
 from edge.joint_frame import JointFrame
 from edge.normalization import choose_tag
+from edge.pace import FULL_PACE, Pace
 from edge.policy import Policy
 from edge.profile import load_profile
 from edge.verdict import Outcome
@@ -51,6 +52,7 @@ class RolloutSettings:
     depth: str = "off"  # or "incremental", "full"
     chunking: bool = True  # real-time chunking: calls are held to what the arm does meanwhile
     norm_tag: str | None = None
+    pace: Pace = FULL_PACE  # of the degradation ladder
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,11 @@ class Driver:
         )
         self._commitments = Commitments(self._chunks, arm)
         self._next_s = 0.0
+        rates_hz = (settings.pace.max_policy_hz, settings.pace.camera_hz)
+        slowest_s, self._frame_s = (1.0 / hz if hz else 0.0 for hz in rates_hz)
+        self._replan_s = max(settings.replan_s, slowest_s)
+        self._next_frame_s = 0.0
+        self._images: Sequence[np.ndarray] = ()
         self._ticks = 0
         self._ready: tuple[float, float, np.ndarray] | None = None
         policy.reset()
@@ -117,9 +124,12 @@ class Driver:
     def goal(self, world: OfflineWorld) -> np.ndarray:
         """Return the goal (6,) for now, after calling the policy when it is time to."""
         now_s = world.now_s
+        if self._frame_s and now_s >= self._next_frame_s:
+            self._images = world.observe().images
+            self._next_frame_s = now_s + self._frame_s
         if self._ready is None and now_s >= self._next_s:
             self._ready = (now_s + self._settings.latency_s, now_s, self._call(world, now_s))
-            self._next_s = now_s + self._settings.replan_s
+            self._next_s = now_s + self._replan_s
         if self._ready is not None and now_s >= self._ready[0]:
             _, observed_s, actions = self._ready
             if self._chunks.remaining_s(now_s) > 0.0:
@@ -132,18 +142,19 @@ class Driver:
         return world.goal.copy() if goal is None else goal
 
     def _call(self, world: OfflineWorld, now_s: float) -> np.ndarray:
-        seen = world.observe()
+        images = self._images if self._frame_s else world.observe().images
         commitment = self._commitment(now_s)
         shape = (1, self._tag.action_horizon, self._policy.bundle.manifest.model.max_action_dim)
         result = self._policy.act(
-            seen.images,
+            images,
             self._instruction,
-            self._frame.model_from_arm(seen.state.astype(np.float64)),
+            self._frame.model_from_arm(world.state().astype(np.float64)),
             self._tag.name,
             depth=self._settings.depth,
             noise=self._rng.standard_normal(shape, np.float32),
             committed=None if commitment is None else self._model_frame(commitment),
             committed_weights=None if commitment is None else commitment.weights,
+            effort=self._settings.pace.effort,
         )
         self.calls += 1
         if result.depth_codes is not None and self.calls > 1:
@@ -167,6 +178,7 @@ def run_trial(
         for colour, cube in world.cubes.items()
     }
     driver = Driver(policy, trial.instruction, trial.seed, settings)
+    world.slow_to(settings.pace.speed_share)
     goals, clamped, stopped, done = [], 0, "", None
     began_s = world.now_s
     while done is None and not stopped and world.now_s - began_s < settings.limit_s:

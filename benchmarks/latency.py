@@ -159,8 +159,10 @@ def _row(manifest: Manifest, ceiling: Ceiling, measured: MeasuredRow, repeats: i
         depth_passes_mean=float(np.mean([call.depth_passes for call in calls])),
         changed_cells_mean=float(np.mean([call.changed_cells for call in calls])),
         moved_cells_mean=float(np.mean([call.moved_cells for call in calls])),
-        stages_ms={stage: _times([call.stages[stage] for call in calls]) for stage in STAGES},
-        call_ms=_times(seconds),
+        stages_ms={
+            stage: times_from_seconds([call.stages[stage] for call in calls]) for stage in STAGES
+        },
+        call_ms=times_from_seconds(seconds),
         floors_ms=floors_ms(
             manifest,
             ceiling,
@@ -172,7 +174,8 @@ def _row(manifest: Manifest, ceiling: Ceiling, measured: MeasuredRow, repeats: i
     )
 
 
-def _times(seconds: list[float]) -> StageTimes:
+def times_from_seconds(seconds: list[float]) -> StageTimes:
+    """Reduce the calls of one stage; percentiles only of enough calls."""
     milliseconds = np.array(seconds) * 1e3
     enough = len(seconds) >= FEWEST_FOR_PERCENTILES
     p95, p99 = map(float, np.percentile(milliseconds, [95, 99])) if enough else (None, None)

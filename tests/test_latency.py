@@ -13,7 +13,7 @@ pytest.importorskip("onnx")
 from benchmarks.ceiling import Ceiling
 from benchmarks.cli import main
 from benchmarks.floors import floors_ms
-from benchmarks.latency import _times, measure_latency
+from benchmarks.latency import times_from_seconds, measure_latency
 from benchmarks.stimulus import TASK, moving_pictures, varied_tag
 from edge.errors import ObservationError
 from edge.manifest import read_manifest
@@ -114,10 +114,10 @@ def test_few_repeats_give_no_percentiles_and_say_so(bundles):
 
 
 def test_twenty_repeats_give_percentiles():
-    times = _times([number / 1e3 for number in range(1, 21)])
+    times = times_from_seconds([number / 1e3 for number in range(1, 21)])
     assert (times.min, times.p50, times.max) == (1, 10.5, 20)
     assert times.p95 == pytest.approx(19.05)
-    assert _times([0.001] * 19).p95 is None
+    assert times_from_seconds([0.001] * 19).p95 is None
 
 
 def test_a_row_that_took_its_time_ends_early_with_one_counted_call(bundles):

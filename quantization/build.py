@@ -33,6 +33,7 @@ from edge.manifest_limits import check_model
 from quantization.actions import choose_actions, copy_action_tokenizer
 from quantization.calibration.calibration_file import Calibration
 from quantization.checkpoint import Checkpoint
+from quantization.config import CheckpointConfig
 from quantization.decoder import write_decoder
 from quantization.errors import BuildError
 from quantization.expert import write_context, write_expert
@@ -81,7 +82,7 @@ def build_bundle(
         recorded.check_source(checkpoint.source().sha256)
     dtype = _embedding_dtype(checkpoint, recipe)
     chosen = choose_actions(checkpoint, actions, action_tokenizer)
-    model = _model_entry(checkpoint, dtype, chosen.names)
+    model = model_entry(checkpoint.config, dtype, chosen.names)
     try:
         check_model(model, checkpoint.tokens, checkpoint.path)
     except BundleError as error:
@@ -117,6 +118,38 @@ def build_bundle(
         _flush(work)
         work.rename(bundle_path)
     return manifest
+
+
+def model_entry(
+    config: CheckpointConfig, embedding_dtype: str, actions: tuple[str, ...]
+) -> ModelEntry:
+    """Return what a bundle's manifest says of the model."""
+    text = config.text
+    expert = config.expert if CONTINUOUS in actions else None
+    return ModelEntry(
+        width=text.width,
+        layers=text.layers,
+        head_dim=text.head_dim,
+        kv_width=text.kv_heads * text.head_dim,
+        rope_theta=text.rope_theta,
+        max_positions=text.max_positions,
+        embedding_rows=text.vocab + text.added_vocab,
+        embedding_dtype=embedding_dtype,
+        actions=actions,
+        action_codes=config.action_codes if DISCRETE in actions else 0,
+        expert_width=expert.width if expert else 0,
+        max_action_horizon=config.max_action_horizon,
+        max_action_dim=config.max_action_dim,
+        flow_steps=expert.flow_steps if expert else 0,
+        n_obs_steps=config.n_obs_steps,
+        mask_action_dim_padding=config.mask_action_dim_padding,
+        hide_eos_from_expert=config.hide_eos_from_expert,
+        depth_cells=config.depth_cells,
+        depth_codes=config.depth_codes,
+        depth_gate=config.depth_gate if expert else "none",
+        image=config.image,
+        prompt=config.prompt,
+    )
 
 
 def _writers(
@@ -155,38 +188,6 @@ def _write_embeddings(checkpoint: Checkpoint, path: Path, dtype: str) -> None:
                 part = slice(first, min(first + _ROWS_AT_ONCE, rows))
                 values = checkpoint.tensor(name, (rows, text.width), part)
                 file.write(values.astype(dtype, copy=False).tobytes())
-
-
-def _model_entry(
-    checkpoint: Checkpoint, embedding_dtype: str, actions: tuple[str, ...]
-) -> ModelEntry:
-    config = checkpoint.config
-    text = config.text
-    expert = config.expert if CONTINUOUS in actions else None
-    return ModelEntry(
-        width=text.width,
-        layers=text.layers,
-        head_dim=text.head_dim,
-        kv_width=text.kv_heads * text.head_dim,
-        rope_theta=text.rope_theta,
-        max_positions=text.max_positions,
-        embedding_rows=text.vocab + text.added_vocab,
-        embedding_dtype=embedding_dtype,
-        actions=actions,
-        action_codes=config.action_codes if DISCRETE in actions else 0,
-        expert_width=expert.width if expert else 0,
-        max_action_horizon=config.max_action_horizon,
-        max_action_dim=config.max_action_dim,
-        flow_steps=expert.flow_steps if expert else 0,
-        n_obs_steps=config.n_obs_steps,
-        mask_action_dim_padding=config.mask_action_dim_padding,
-        hide_eos_from_expert=config.hide_eos_from_expert,
-        depth_cells=config.depth_cells,
-        depth_codes=config.depth_codes,
-        depth_gate=config.depth_gate if expert else "none",
-        image=config.image,
-        prompt=config.prompt,
-    )
 
 
 def _flush(folder: Path) -> None:

@@ -13,7 +13,7 @@ pytest.importorskip("onnx")
 from benchmarks.ceiling import Ceiling
 from benchmarks.cli import main
 from benchmarks.floors import floors_ms
-from benchmarks.latency import times_from_seconds, measure_latency
+from benchmarks.latency import measure_latency, times_from_seconds
 from benchmarks.stimulus import TASK, moving_pictures, varied_tag
 from edge.errors import ObservationError
 from edge.manifest import read_manifest

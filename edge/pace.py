@@ -97,7 +97,7 @@ def runnable_flow_steps(built: int) -> tuple[int, ...]:
     """Return the numbers of flow steps that a bundle built for `built` can run exactly.
 
     Its table holds what modulates the expert at times k / built, and m Euler steps need it at
-    k / m: those are among them when m divides `built`. The sums are those of a bundle built for m.
+    k / m: those are among them, to the last bit, when m divides `built`.
     """
     return tuple(steps for steps in range(1, built + 1) if built % steps == 0)
 

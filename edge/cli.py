@@ -9,20 +9,21 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from edge.box_file import BoxHandover
 from edge.errors import EdgeError
+from edge.health_check import add_check, run_check
 from edge.inspect_bundle import describe_bundle
 from edge.joints import JointIoError, JointReading, StopRequested
 from edge.loop import END_STOP
 from edge.profile import PORT_SIMULATED, ArmProfile, load_profile
 from edge.replay_command import add_replay, run_replay
 from edge.report import format_report
-from edge.run import RunResult, run_robot
+from edge.run import RobotArm, RunResult, run_robot
 from edge.run_arguments import add_run, run_options
 from firmware_bridge.arm_pair import ArmPair
 from firmware_bridge.arming import ArmLimits
@@ -56,15 +57,23 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="example: molmoact-edge inspect bundle/",
     )
     show.add_argument("bundle", type=Path, help="folder made by 'molmoact-quantize build'")
+    add_check(commands)
     add_replay(commands)
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run a command; see the exit codes in `molmoact-edge run --help`."""
+def main(
+    argv: list[str] | None = None, wrap_arm: Callable[[RobotArm], RobotArm] | None = None
+) -> int:
+    """Run a command; see the exit codes in `molmoact-edge run --help`.
+
+    `wrap_arm` puts something between `run` and the arm that it opens.
+    """
     args = build_parser().parse_args(argv)
+    args.wrap_arm = wrap_arm
+    commands = {"run": _run, "check": _check, "inspect": _inspect, "replay": _replay}
     try:
-        return {"run": _run, "inspect": _inspect, "replay": _replay}[args.command](args)
+        return commands[args.command](args)
     except EdgeError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
@@ -226,7 +235,8 @@ def _run(args: argparse.Namespace) -> int:
     open_arm = functools.partial(
         open_servo_arms, dead_man=args.dead_man, simulated=profile.port == PORT_SIMULATED
     )
-    result = run_robot(run_options(args), profile, open_arm, _say)
+    wrap = args.wrap_arm or (lambda arm: arm)
+    result = run_robot(run_options(args), profile, lambda *where: wrap(open_arm(*where)), _say)
     exit_code = _tell(result)
     if result.policy_hangs:
         # Ending the interpreter under an engine that computes can crash and hide the exit code.
@@ -255,6 +265,11 @@ def _tell(result: RunResult) -> int:
 
 def _inspect(args: argparse.Namespace) -> int:
     print(describe_bundle(args.bundle))
+    return EXIT_OK
+
+
+def _check(args: argparse.Namespace) -> int:
+    run_check(args)
     return EXIT_OK
 
 

@@ -1,0 +1,83 @@
+"""Clear away what a cut left, go back from a release that never proved itself, and prune."""
+
+from __future__ import annotations
+
+import os
+from typing import Callable
+
+from deploy.device.durable import point_link, remove_tree, sync_folder
+from deploy.device.installing import UNFINISHED, installed_manifest, installed_releases
+from deploy.device.layout import Layout
+from deploy.device.state import State, read_state, write_state
+
+
+def recover(layout: Layout) -> str | None:
+    """Bring the device back to one complete release; returns what was undone. Needs the lock.
+
+    A trial without a living session is a session that died in the middle: the release before it
+    comes back, whatever the new one was doing.
+    """
+    state = read_state(layout)
+    undone = None
+    if state.trial is not None:
+        before = state.trial["from"]
+        point_current(layout, before)
+        undone = "{} had not proved itself; back to {}".format(
+            state.trial["to"], before or "nothing"
+        )
+        state.note("recovered", before)
+        state.trial = None
+        write_state(layout, state)
+    for entry in list(layout.releases.iterdir()):
+        if entry.name.startswith((UNFINISHED, ".gone-")):
+            remove_tree(entry)
+    return undone
+
+
+def point_current(layout: Layout, release_id: str | None) -> None:
+    """Make `current` name a complete release, or nothing."""
+    if release_id is not None:
+        installed_manifest(layout, release_id)
+        if layout.current_id() != release_id:
+            point_link(layout.current, "releases/" + release_id)
+    elif os.path.lexists(str(layout.current)):
+        layout.current.unlink()
+        sync_folder(layout.root)
+
+
+def prune(layout: Layout, state: State, keep: int, say: Callable[[str], None]) -> int:
+    """Remove all releases but the newest `keep`, the current and the one before; returns bytes.
+
+    Contents that no release left needs go too, with what was half received.
+    """
+    guarded = {layout.current_id(), state.confirmed, state.previous}
+    releases = installed_releases(layout)
+    newest = {manifest.id for manifest in releases[-keep:]}
+    freed = 0
+    for manifest in releases:
+        if manifest.id not in guarded | newest:
+            say(f"removing {manifest.id}")
+            remove_tree(layout.release(manifest.id))
+            freed += manifest.needs.unpacked_bytes
+    kept = {m.id for m in installed_releases(layout)}
+    for entry in list(layout.releases.iterdir()):
+        if entry.name not in kept:
+            say(f"removing {entry.name}, which is not complete")
+            remove_tree(entry)
+    return freed + _drop_objects(layout)
+
+
+def objects_in_use(layout: Layout) -> set:
+    """Return the digests that installed releases need, wheels included: updates reuse them."""
+    return {sha256 for manifest in installed_releases(layout) for sha256 in manifest.objects()}
+
+
+def _drop_objects(layout: Layout) -> int:
+    wanted, freed = objects_in_use(layout), 0
+    for folder in (layout.objects, layout.incoming):
+        for path in list(folder.iterdir()):
+            if path.name not in wanted:
+                freed += path.stat().st_size
+                path.unlink()
+        sync_folder(folder)
+    return freed

@@ -1,0 +1,120 @@
+"""Bring a release to one device: send what is missing, install, try, switch, watch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from deploy.errors import ConnectionLostError
+from deploy.link import AgentLink
+from deploy.release import Release
+
+Connect = Callable[[], AgentLink]
+Say = Callable[[str], None]
+Seen = Callable[[str], None]
+CONNECTION_TRIES = 4
+RETRY_S = 3.0
+
+# Phases of a push, in order; `on_phase` is told when one begins.
+OFFER, RECEIVE, INSTALL, ACTIVATE = "offer", "receive", "install", "activate"
+PHASES = (OFFER, RECEIVE, INSTALL, ACTIVATE)
+
+
+@dataclass(frozen=True, slots=True)
+class PushWishes:
+    """What must be asked for by name, and how long the new release is watched."""
+
+    older: str | None = None
+    change_profile: str | None = None
+    settle_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PushResult:
+    """What came of a push."""
+
+    release: str
+    before: str | None
+    signer: str
+    sent_bytes: int
+    total_bytes: int
+    seconds: float
+    health: dict[str, Any]
+
+
+def push_release(
+    connect: Connect,
+    release: Release,
+    wishes: PushWishes,
+    say: Say,
+    on_phase: Seen = lambda phase: None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> PushResult:
+    """Push; a lost connection is taken up again, and sends nothing twice.
+
+    Raises DeviceRefusedError when the device said no (it then runs what it ran before), and
+    ConnectionLostError when it could not be reached again.
+    """
+    started_s = time.monotonic()
+    sent_bytes = 0
+    for attempt in range(1, CONNECTION_TRIES + 1):
+        link = None
+        try:
+            with connect() as link:
+                offer, health = _converse(link, release, wishes, say, on_phase)
+                return PushResult(
+                    release=release.manifest.id,
+                    before=offer["current"],
+                    signer=offer["signer"],
+                    sent_bytes=sent_bytes + link.sent_bytes,
+                    total_bytes=release.total_bytes,
+                    seconds=time.monotonic() - started_s,
+                    health=health,
+                )
+        except ConnectionLostError as error:
+            if link is None or attempt == CONNECTION_TRIES:
+                raise
+            sent_bytes += link.sent_bytes
+            say(f"{error}; connecting again ({attempt} of {CONNECTION_TRIES - 1})")
+            sleep(RETRY_S)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _converse(
+    link: AgentLink, release: Release, wishes: PushWishes, say: Say, on_phase: Seen
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    on_phase(OFFER)
+    offer = link.ask(
+        "offer",
+        manifest=release.manifest.content.decode(),
+        signature=release.signature.decode(),
+        older=wishes.older,
+        change_profile=wishes.change_profile,
+        clock_s=time.time(),
+    )
+    missing = offer["missing"]
+    to_send = sum(entry["size"] - entry["have"] for entry in missing)
+    say(
+        f"{release.manifest.id}, signed by {offer['signer']}: {len(missing)} of "
+        f"{len(release.manifest.objects())} contents to send, {mib(to_send)} of "
+        f"{mib(release.total_bytes)}"
+    )
+    on_phase(RECEIVE)
+    for entry in missing:
+        with release.object_path(entry["sha256"]).open("rb") as source:
+            link.send_object(entry["sha256"], entry["have"], source, entry["size"])
+    say("installing")
+    on_phase(INSTALL)
+    link.ask("install")
+    say("trying one inference there, then switching")
+    on_phase(ACTIVATE)
+    settle = {} if wishes.settle_s is None else {"settle_s": wishes.settle_s}
+    activated = link.ask("activate", **settle)
+    return offer, activated["health"]
+
+
+def mib(n_bytes: int) -> str:
+    """Return bytes for people."""
+    return f"{n_bytes / (1 << 20):.1f} MiB"

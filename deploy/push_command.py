@@ -1,0 +1,100 @@
+"""`molmoact-flash push`: a release onto one device."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from deploy.build_command import add_contents, options_from
+from deploy.device.interpreter import SUPPORTED
+from deploy.errors import FlashError
+from deploy.host_arguments import add_host, connector, say
+from deploy.link import AgentLink
+from deploy.push import PushResult, PushWishes, mib, push_release
+from deploy.release import Release, open_release
+from deploy.release_build import build_release
+
+
+def add_push(commands: argparse._SubParsersAction) -> None:
+    """Describe the command."""
+    command = commands.add_parser(
+        "push",
+        help="bring a release to a device",
+        description="Build a release for a device, or take one from a folder, send what the device "
+        "does not have, install it there, try one inference, switch, and watch that the service "
+        "stays up. Whatever fails, the device runs what it ran before.",
+        epilog="example: molmoact-flash push user@jetson --profile so101 --bundle bundle/",
+    )
+    add_host(command)
+    add_contents(command, required=False)
+    command.add_argument("--release", type=Path, help="a folder of 'molmoact-flash build'")
+    command.add_argument("--older", metavar="ID", help="take this release though it is older")
+    command.add_argument(
+        "--change-profile", metavar="NAME", help="the device's present profile, to replace it"
+    )
+    command.add_argument("--settle-s", type=float, help="how long it must stay up (default 10)")
+    command.add_argument("--json", action="store_true", help="print the result as one JSON object")
+
+
+def run_push(args: argparse.Namespace) -> None:
+    """Push; FlashError says why not."""
+    given = args.release is not None
+    if given == (args.bundle is not None or args.profile is not None):
+        raise FlashError("give either --release, or --bundle and --profile")
+    if not given and (args.bundle is None or args.profile is None):
+        raise FlashError("--bundle and --profile belong together; give both")
+    connect = connector(args)
+    wishes = PushWishes(args.older, args.change_profile, args.settle_s)
+    with tempfile.TemporaryDirectory(prefix="molmoact-release-") as scratch:
+        release = open_release(args.release) if given else _built_for(connect, args, Path(scratch))
+        result = push_release(connect, release, wishes, say)
+    print(json.dumps(as_json(args.host, result)) if args.json else _in_words(args.host, result))
+
+
+def best_python(facts: dict[str, Any]) -> str:
+    """Return the oldest supported Python of a device; FlashError when it has none."""
+    for version in SUPPORTED:
+        if version in facts["pythons"]:
+            return version
+    raise FlashError(
+        f"the device has no Python from {SUPPORTED[0]} to {SUPPORTED[-1]}; JetPack 5 has 3.8: "
+        "install a newer one there and provision with --python PATH"
+    )
+
+
+def as_json(host: str, result: PushResult) -> dict[str, Any]:
+    """Return a result for other programs."""
+    return {
+        "host": host,
+        "release": result.release,
+        "before": result.before,
+        "signer": result.signer,
+        "sent_bytes": result.sent_bytes,
+        "total_bytes": result.total_bytes,
+        "seconds": round(result.seconds, 2),
+        "health": result.health,
+    }
+
+
+def _built_for(
+    connect: Callable[[], AgentLink], args: argparse.Namespace, scratch: Path
+) -> Release:
+    with connect() as link:
+        facts = link.ask("facts")
+    board = facts["part_number"] or facts["model"] or "no board that says its name"
+    l4t = f", L4T {facts['l4t']}" if facts["l4t"] else ""
+    say(f"{args.host}: {facts['machine']}, {board}{l4t}, Python {', '.join(facts['pythons'])}")
+    options = options_from(args, facts["machine"], best_python(facts))
+    return build_release(options, scratch / "release", say)
+
+
+def _in_words(host: str, result: PushResult) -> str:
+    before = f", {result.before} before" if result.before else ""
+    return (
+        f"{host} runs {result.release} (signed by {result.signer}{before}); sent "
+        f"{mib(result.sent_bytes)} of {mib(result.total_bytes)} in {result.seconds:.1f} s"
+    )

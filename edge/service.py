@@ -1,0 +1,88 @@
+"""What a device's service runs: the current release's bundle on this robot's task, or waiting.
+
+The task, the ports and the calibrations belong to the robot and not to the release, so they lie in
+`settings.json` beside it, put there by `molmoact-flash run`. Without a task nothing moves: the
+service waits, and its status says so. New settings come with a new start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from edge import cli
+from edge.errors import EdgeError
+from edge.service_notify import NotifyingArm, ServiceNotifier
+
+WAITING = "waiting for a task: molmoact-flash run HOST --task WORDS"
+EXIT_OK, EXIT_ERROR = 0, 2
+
+
+class ServiceError(EdgeError):
+    """Settings or a release that the service cannot make sense of."""
+
+
+def main() -> int:
+    """Run the service until it is told to end; exit codes as `molmoact-edge run`."""
+    notifier = ServiceNotifier(os.environ)
+    try:
+        words = service_arguments(os.environ)
+    except EdgeError as error:
+        print(f"molmoact-edge: error: {error}", file=sys.stderr)
+        return EXIT_ERROR
+    if words is None:
+        _wait(notifier)
+        return EXIT_OK
+    return cli.main(words, wrap_arm=lambda arm: NotifyingArm(arm, notifier))
+
+
+def service_arguments(environment: Mapping[str, str]) -> list[str] | None:
+    """Return the command line of `molmoact-edge run`; None without a task."""
+    root = Path(environment.get("MOLMOACT_ROOT", "/opt/molmoact-edge"))
+    release = (root / "current").resolve()
+    settings = _read(root / "settings.json", {})
+    manifest = _read(release / "manifest.json", None)
+    try:
+        tasks, ports = settings.get("tasks", []), settings.get("ports", ["/dev/molmoact-arm"])
+        profile = manifest["profile"]
+        if not tasks:
+            return None
+        words = ["run", str(release / "bundle"), "--profile"]
+        words.append(str(release / profile) if profile.startswith("profile/") else profile)
+        for name, values in (("--task", tasks), ("--port", ports)):
+            words += [word for value in values for word in (name, value)]
+        for number in range(settings.get("calibrations", 0)):
+            words += ["--calibration", str(root / f"calibration-{number}.json")]
+        words += ["--depth", settings.get("depth", "off")]
+        return words + [f"--accept-{what}" for what in settings.get("accept", [])]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ServiceError(f"{root}: settings.json or the release is damaged ({error})") from error
+
+
+def _read(path: Path, absent: dict | None) -> dict:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        if absent is not None:
+            return absent
+        raise ServiceError(f"{path}: no release is installed here") from error
+    except (OSError, ValueError) as error:
+        raise ServiceError(f"{path}: cannot be read ({error})") from error
+
+
+def _wait(notifier: ServiceNotifier) -> None:
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    notifier.ready(WAITING)
+    while not ended.wait(notifier.period_s):
+        notifier.alive()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

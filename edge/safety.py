@@ -271,7 +271,9 @@ class SafetyGate:
             return finding
         joint = self._names.index(finding.joint)
         within = finding.value <= self._max_velocity[joint]
-        return self._health.slowed_by if within else finding
+        slowed_by = self._health.slowed_by
+        slowed_by = slowed_by if slowed_by.joint else slowed_by._replace(joint=finding.joint)
+        return slowed_by if within else finding
 
 
 def _graver(one: Finding, other: Finding) -> Finding:

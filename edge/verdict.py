@@ -59,7 +59,7 @@ _TEXTS = {
     Rule.CAMERA: "camera {part}: newest picture is {value_ms:.0f} ms old, limit {limit_ms:.0f} ms",
     Rule.CHUNK: "actions are from {value:.1f} s ago, limit {limit:.1f} s",
     Rule.LATE: "tick is {value_ms:.0f} ms late, limit {limit_ms:.0f} ms",
-    Rule.LADDER: "slowed down by the ladder to {value:.0%} of the speed limits",
+    Rule.LADDER: "{joint}: slowed down by the ladder to {value:.0%} of the speed limits",
 }
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.bus_command import add_bus_command, run_bus
 from benchmarks.ceiling import measure_ceiling, print_ceiling
+from benchmarks.compare_command import add_compare_command, run_compare
 from benchmarks.fidelity_command import EXAMPLE, add_fidelity_command, run_fidelity
 from benchmarks.latency import FEWEST_REPEATS, measure_latency
 from benchmarks.latency_report import print_latency
@@ -18,6 +19,7 @@ from benchmarks.loop_command import add_loop_command, run_loop
 from benchmarks.memory import measure_memory, print_memory
 from benchmarks.peer_command import add_peer_command, run_peer
 from benchmarks.plots import check_free, read_report, write_latency_plot
+from benchmarks.profile_command import add_profile_command, run_profile
 from edge.errors import EdgeError
 from edge.manifest import MAX_CAMERAS
 from edge.report import machine_name
@@ -66,13 +68,15 @@ def build_parser() -> argparse.ArgumentParser:
     add_peer_command(commands, one_or_more, _percent)
     add_bus_command(commands, one_or_more, zero_or_more)
     add_loop_command(commands, _seconds, zero_or_more)
+    add_profile_command(commands, one_or_more, zero_or_more, _seconds)
+    add_compare_command(commands)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 on success, 2 when something is wrong with what was given.
 
-    1 is a fault campaign that found what must not happen.
+    1 is a fault campaign that found what must not happen, or a profile that became worse.
     """
     args = build_parser().parse_args(argv)
     try:
@@ -85,6 +89,8 @@ def main(argv: list[str] | None = None) -> int:
             "peer": run_peer,
             "bus": run_bus,
             "loop": run_loop,
+            "profile": run_profile,
+            "compare": run_compare,
         }[args.command](args)
     except EdgeError as error:
         print(f"molmoact-bench: error: {error}", file=sys.stderr)

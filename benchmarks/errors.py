@@ -15,3 +15,7 @@ class BusBenchError(EdgeError):
 
 class FidelityBenchError(EdgeError):
     """A bundle's fidelity cannot be measured as asked, or its report not be written."""
+
+
+class ProfileBenchError(EdgeError):
+    """A profile cannot be measured, written, read or compared as asked."""

@@ -102,3 +102,49 @@ def test_waiting_ends_only_with_a_fresh_frame(tmp_path):
         wait_for_frames(cameras, FRAME_FILES[:1], 0.1)
     writer.publish(np.zeros((4, 4, 3), np.uint8), time.monotonic())
     wait_for_frames(cameras, FRAME_FILES[:1], 0.1)
+
+
+def test_frame_file_is_copied_no_more_often_than_the_limit(tmp_path):
+    writer = FrameFile.create(tmp_path / FRAME_FILES[0].path, 4, 4)
+    (camera,) = open_cameras(FRAME_FILES[:1], tmp_path)
+    camera.limit_rate(2.0)
+    seen = []
+    for tenth in range(12):
+        writer.publish(np.full((4, 4, 3), tenth, np.uint8), tenth / 10)
+        seen.append(int(camera.latest().image[0, 0, 0]))
+        assert camera.newest_s() == tenth / 10  # whoever publishes is alive
+    assert seen == [0] * 5 + [5] * 5 + [10] * 2
+    camera.limit_rate(None)
+    assert int(camera.latest().image[0, 0, 0]) == 11
+
+
+class GrabbingCapture(FakeCapture):
+    """Also takes frames without decoding them; each frame advances the clock by 0.1 s."""
+
+    def __init__(self, n_frames):
+        super().__init__([np.full((2, 2, 3), number, np.uint8) for number in range(n_frames)])
+        self.now_s = 0.0
+        self.decoded = []
+
+    def read(self):
+        self.now_s = round(self.now_s + 0.1, 3)
+        captured, image = super().read()
+        if captured:
+            self.decoded.append(int(image[0, 0, 0]))
+        return captured, image
+
+    def grab(self):
+        self.now_s = round(self.now_s + 0.1, 3)
+        return super().read()[0]
+
+
+def test_device_runs_on_and_only_frames_that_are_due_are_decoded(monkeypatch):
+    monkeypatch.setattr(threading.Thread, "start", lambda self: None)
+    capture = GrabbingCapture(10)
+    camera = V4l2Camera(DEVICE, lambda profile: capture, clock=lambda: capture.now_s)
+    camera.limit_rate(2.5)  # every 0.4 s
+    monkeypatch.setattr("edge.camera.RETRY_PAUSE_S", 0.0)
+    monkeypatch.setattr(camera._stop, "wait", lambda seconds: camera._stop.set())
+    camera._run()
+    assert capture.decoded == [0, 5]
+    assert camera.latest().index == 5

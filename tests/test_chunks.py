@@ -181,3 +181,16 @@ def test_buffer_keeps_its_own_copy_of_the_actions():
 def test_chunk_of_the_wrong_shape_is_refused(shape):
     with pytest.raises(ValueError, match="chunk of shape"):
         buffer().put(np.zeros(shape), observed_s=0.0, now_s=0.0)
+
+
+def test_chunk_that_was_cut_is_over_and_the_next_begins_at_its_beginning():
+    chunks = buffer()
+    chunks.cut(4.0)
+    chunks.put(ramp(0.0), observed_s=5.0, now_s=5.0)
+    chunks.cut(5.3)
+    chunks.cut(5.6)  # it is over already
+    assert chunks.goal_at(5.29) is not None
+    assert chunks.goal_at(5.31) is None
+    assert chunks.remaining_s(5.1) == pytest.approx(0.2)
+    chunks.put(ramp(100.0), observed_s=6.0, now_s=6.4)  # the arm stood still meanwhile
+    np.testing.assert_allclose(chunks.goal_at(6.4), [100.0, -100.0])

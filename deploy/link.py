@@ -94,6 +94,10 @@ class AgentLink:
             pass  # why the device stopped listening is in its answer
         self._result()
 
+    def cut(self) -> None:
+        """Tear the connection, as a pulled cable does once it is noticed."""
+        self._process.kill()
+
     def close(self) -> None:
         """End the session; the device does what it has begun."""
         for pipe in (self._process.stdin, self._process.stdout):

@@ -59,6 +59,7 @@ def practice_release(
     bundle_kib: int = 256,
     python: str | None = None,
     machine: str | None = None,
+    profile: str = PROFILE,
 ) -> Release:
     """Write release `number`; most of its bundle and one of its two wheels are in all of them."""
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -90,8 +91,8 @@ def practice_release(
     stated = stated_release(
         name=f"practice{number}",
         target={"machine": machine or platform.machine(), "python": python or here},
-        profile=PROFILE,
-        profile_name=PROFILE,
+        profile=profile,
+        profile_name=profile,
         bundle_sha256=hashlib.sha256(b"%d" % number).hexdigest(),
         needs=needs,
         sequence=FIRST_SEQUENCE + number,

@@ -17,7 +17,7 @@ Seen = Callable[[str], None]
 CONNECTION_TRIES = 4
 RETRY_S = 3.0
 
-# Phases of a push, in order; `on_phase` is told when one begins.
+# Phases of a push, in order; `on_phase` is told when one begins, RECEIVE with every content.
 OFFER, RECEIVE, INSTALL, ACTIVATE = "offer", "receive", "install", "activate"
 PHASES = (OFFER, RECEIVE, INSTALL, ACTIVATE)
 
@@ -29,6 +29,12 @@ class PushWishes:
     older: str | None = None
     change_profile: str | None = None
     settle_s: float | None = None
+    start_s: float | None = None
+
+    def times(self) -> dict[str, float]:
+        """Return those times that were given, as the device is asked."""
+        given = {"settle_s": self.settle_s, "start_s": self.start_s}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,7 @@ def push_release(
     say: Say,
     on_phase: Seen = lambda phase: None,
     sleep: Callable[[float], None] = time.sleep,
+    tries: int = CONNECTION_TRIES,
 ) -> PushResult:
     """Push; a lost connection is taken up again, and sends nothing twice.
 
@@ -59,7 +66,7 @@ def push_release(
     """
     started_s = time.monotonic()
     sent_bytes = 0
-    for attempt in range(1, CONNECTION_TRIES + 1):
+    for attempt in range(1, tries + 1):
         link = None
         try:
             with connect() as link:
@@ -74,10 +81,10 @@ def push_release(
                     health=health,
                 )
         except ConnectionLostError as error:
-            if link is None or attempt == CONNECTION_TRIES:
+            if link is None or attempt == tries:
                 raise
             sent_bytes += link.sent_bytes
-            say(f"{error}; connecting again ({attempt} of {CONNECTION_TRIES - 1})")
+            say(f"{error}; connecting again ({attempt} of {tries - 1})")
             sleep(RETRY_S)
     raise AssertionError("the last attempt returns or raises")
 
@@ -101,8 +108,8 @@ def _converse(
         f"{len(release.manifest.objects())} contents to send, {mib(to_send)} of "
         f"{mib(release.total_bytes)}"
     )
-    on_phase(RECEIVE)
     for entry in missing:
+        on_phase(RECEIVE)
         with release.object_path(entry["sha256"]).open("rb") as source:
             link.send_object(entry["sha256"], entry["have"], source, entry["size"])
     say("installing")
@@ -110,8 +117,7 @@ def _converse(
     link.ask("install")
     say("trying one inference there, then switching")
     on_phase(ACTIVATE)
-    settle = {} if wishes.settle_s is None else {"settle_s": wishes.settle_s}
-    activated = link.ask("activate", **settle)
+    activated = link.ask("activate", **wishes.times())
     return offer, activated["health"]
 
 

@@ -45,6 +45,7 @@ def activate(
     service: Service,
     say: Say,
     settle_s: float = SETTLE_S,
+    start_s: float = START_S,
 ) -> None:
     """Make a complete release the current one; DeviceError when the old one had to come back."""
     state = read_state(layout)
@@ -59,17 +60,20 @@ def activate(
         service.adopt(layout.release(manifest.id))
         service.restart()
         say(f"switched to {manifest.id}; watching it for {settle_s:g} s")
-        watch(service, manifest.id, START_S, settle_s)
-    except DeviceError as error:
+        watch(service, manifest.id, start_s, settle_s)
+        if before != manifest.id:
+            state.previous = before
+        state.confirmed, state.trial = manifest.id, None
+        state.profile_name = manifest.profile_name
+        state.note("confirmed", manifest.id)
+        write_state(layout, state)
+    except (DeviceError, OSError) as error:
         _go_back(layout, before, service)
-        raise DeviceError("{}; back to {}".format(error, before or "no release")) from None
-    if before != manifest.id:
-        state.previous = before
-    state.confirmed, state.trial = manifest.id, None
-    state.profile_name = manifest.profile_name
-    state.note("confirmed", manifest.id)
-    write_state(layout, state)
-    _take_agent(layout, manifest)
+        raise DeviceError(f"{error}; back to {before or 'no release'}") from None
+    try:
+        _take_agent(layout, manifest)
+    except OSError as error:
+        say(f"the agent stays as it is: {error}")
 
 
 def rollback_target(layout: Layout, asked: str | None) -> ReleaseManifest:
@@ -92,7 +96,7 @@ def _go_back(layout: Layout, before: str | None, service: Service) -> None:
         service.adopt(layout.release(before))
         service.restart()
     state = read_state(layout)
-    state.trial = None
+    state.confirmed, state.trial = before, None
     state.note("went back", before)
     write_state(layout, state)
 

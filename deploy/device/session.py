@@ -7,6 +7,7 @@ from typing import Callable
 
 from deploy.device.activation import (
     SETTLE_S,
+    START_S,
     activate,
     check_installed,
     rollback_target,
@@ -166,12 +167,12 @@ class Session:
         say = self._wire.say
         health = check_installed(self._layout, self._config, manifest, self._service, say)
         say(f"healthy: {_in_words(health)}")
-        activate(self._layout, manifest, self._service, say, _settle(request))
+        activate(self._layout, manifest, self._service, say, *_times(request))
         return {"release": manifest.id, "health": health}
 
     def _rollback(self, request: dict) -> dict:
         manifest = rollback_target(self._layout, request.get("to"))
-        activate(self._layout, manifest, self._service, self._wire.say, _settle(request))
+        activate(self._layout, manifest, self._service, self._wire.say, *_times(request))
         return {"release": manifest.id}
 
     def _settings(self, request: dict) -> dict:
@@ -193,9 +194,14 @@ class Session:
         return self._offer
 
 
-def _settle(request: dict) -> float:
-    asked = request.get("settle_s", SETTLE_S)
-    return float(asked) if isinstance(asked, (int, float)) and 0.2 <= asked <= 600 else SETTLE_S
+def _times(request: dict) -> tuple:
+    """Return how long a release must stay up, and how long it may take to be ready, in s."""
+    times = []
+    for key, usual in (("settle_s", SETTLE_S), ("start_s", START_S)):
+        asked = request.get(key, usual)
+        sane = isinstance(asked, (int, float)) and 0.1 <= asked <= 3600
+        times.append(float(asked) if sane else usual)
+    return tuple(times)
 
 
 def _in_words(health: dict) -> str:

@@ -7,6 +7,7 @@ falls silent is ended. One process, one supervisor per device.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -180,10 +181,11 @@ class Supervisor:
     def _tell(self, **news: object) -> None:
         self._status.update(news)
         text = json.dumps(self._status).encode("utf-8")
-        write_whole(self._layout.run / "service.json", text)
+        with contextlib.suppress(OSError):  # a full disk is no reason to stop the robot
+            write_whole(self._layout.run / "service.json", text)
 
     def _log(self, line: str) -> None:
-        with self._open_log() as log:
+        with contextlib.suppress(OSError), self._open_log() as log:
             log.write(f"{SUPERVISOR_SAYS}{line}\n")
 
     def _open_log(self) -> TextIO:

@@ -26,7 +26,7 @@ def recover(layout: Layout) -> str | None:
             state.trial["to"], before or "nothing"
         )
         state.note("recovered", before)
-        state.trial = None
+        state.confirmed, state.trial = before, None
         write_state(layout, state)
     for entry in list(layout.releases.iterdir()):
         if entry.name.startswith((UNFINISHED, ".gone-")):

@@ -19,6 +19,7 @@ from benchmarks.loop_command import add_loop_command, run_loop
 from benchmarks.memory import measure_memory, print_memory
 from benchmarks.peer_command import add_peer_command, run_peer
 from benchmarks.plots import check_free, read_report, write_latency_plot
+from benchmarks.predict_command import add_predict_command, run_predict
 from benchmarks.profile_command import add_profile_command, run_profile
 from edge.errors import EdgeError
 from edge.manifest import MAX_CAMERAS
@@ -68,6 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_peer_command(commands, one_or_more, _percent)
     add_bus_command(commands, one_or_more, zero_or_more)
     add_loop_command(commands, _seconds, zero_or_more)
+    add_predict_command(commands, one_or_more, _cameras, _seconds)
     add_profile_command(commands, one_or_more, zero_or_more, _seconds)
     add_compare_command(commands)
     return parser
@@ -89,6 +91,7 @@ def main(argv: list[str] | None = None) -> int:
             "peer": run_peer,
             "bus": run_bus,
             "loop": run_loop,
+            "predict": run_predict,
             "profile": run_profile,
             "compare": run_compare,
         }[args.command](args)

@@ -19,3 +19,7 @@ class FidelityBenchError(EdgeError):
 
 class ProfileBenchError(EdgeError):
     """A profile cannot be measured, written, read or compared as asked."""
+
+
+class PredictionError(EdgeError):
+    """Nothing can be predicted for a board, or a model cannot run there."""

@@ -7,12 +7,12 @@ only some calls have (drafted depth tokens, detail crops), so a floor is low rat
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from benchmarks.ceiling import Ceiling
 from edge.manifest import LayerEntry, Manifest
 
-_PREFILL, _DECODER = "prefill", "decoder"  # graphs; few recipes give prefill one of its own
+PREFILL, DECODER = "prefill", "decoder"  # graphs; few recipes give prefill one of its own
 
 
 def floors_ms(
@@ -26,32 +26,38 @@ def floors_ms(
 ) -> dict[str, float]:
     """Return milliseconds a stage for one call; `depth_passes` includes the one in the prefill."""
     layers, model = manifest.recipe.layers, manifest.model
-    prefill = _PREFILL if any(layer.graph == _PREFILL for layer in layers.values()) else _DECODER
+    prefill = prompt_graph(layers)
     grid_rows, grid_columns = model.image.grid
     patches = cameras * grid_rows * grid_columns
     return {
         "vision": max(
-            _read_ms(_of(layers, "vision"), ceiling),
-            _multiply_ms(_of(layers, "vision", "blocks."), patches, ceiling),
+            _read_ms(of_graph(layers, "vision"), ceiling),
+            _multiply_ms(of_graph(layers, "vision", "blocks."), patches, ceiling),
         ),
         "prefill": max(
-            _read_ms(_always_used(layers, prefill, model.layers), ceiling),
-            _multiply_ms(_always_used(layers, prefill, model.layers), prompt_tokens, ceiling),
+            _read_ms(always_used(layers, prefill, model.layers), ceiling),
+            _multiply_ms(always_used(layers, prefill, model.layers), prompt_tokens, ceiling),
         ),
-        "depth": max(0, depth_passes - 1) * _read_ms(_of(layers, _DECODER), ceiling),
+        "depth": max(0, depth_passes - 1) * _read_ms(of_graph(layers, DECODER), ceiling),
         "expert": model.flow_steps
         * max(
-            _read_ms(_of(layers, "expert"), ceiling),
-            _multiply_ms(_of(layers, "expert"), horizon, ceiling),
+            _read_ms(of_graph(layers, "expert"), ceiling),
+            _multiply_ms(of_graph(layers, "expert"), horizon, ceiling),
         ),
     }
 
 
-def _of(layers: dict[str, LayerEntry], graph: str, part: str = "") -> list[LayerEntry]:
+def prompt_graph(layers: Mapping[str, LayerEntry]) -> str:
+    """Return the graph that the prompt goes through."""
+    return PREFILL if any(layer.graph == PREFILL for layer in layers.values()) else DECODER
+
+
+def of_graph(layers: Mapping[str, LayerEntry], graph: str, part: str = "") -> list[LayerEntry]:
+    """Return the layers of a graph whose name within it begins with `part`."""
     return [layer for path, layer in layers.items() if path.startswith(f"{graph}/{part}")]
 
 
-def _always_used(layers: dict[str, LayerEntry], graph: str, blocks: int) -> list[LayerEntry]:
+def always_used(layers: Mapping[str, LayerEntry], graph: str, blocks: int) -> list[LayerEntry]:
     """Return what every prompt row meets: all blocks, of the last one only keys and values."""
     last = f"{graph}/blocks.{blocks - 1}."
     return [

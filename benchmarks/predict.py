@@ -1,0 +1,232 @@
+"""What a call of a model would take on a board: time, memory, and how often it could replan.
+
+Each pass takes its reads or its products, whichever is longer. Nothing is run; how far that is from
+the truth is measured by `benchmarks.predict_check` on the machine it runs on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.errors import PredictionError
+from benchmarks.machine_limits import CPU, GPU, UNITS, Limits, limits_of_mode
+from benchmarks.workload import (
+    STAGES,
+    Scenario,
+    Scene,
+    Workload,
+    cache_bytes,
+    scene_of,
+    stage_passes,
+    workload_of_manifest,
+)
+from edge.board_profile import BoardProfile
+from edge.hardware import MEASURED, UNVERIFIED, Figure, Hardware
+from edge.manifest import Manifest
+from edge.profile import CameraProfile
+from quantization.recipes import RECIPES
+
+NO_DEPTH, FIRST, CHANGED, STILL = "no depth", "first frame", "third changed", "still"
+# Of random weights of real size (docs/performance.md): 10 of 30 changed codes that moved took 5
+# passes behind the prefill, 84 of 100 took 27, and about 16 rows of each were fed in vain.
+_CHANGED_PASSES, _FIRST_PASSES, _ROWS_A_PASS = 0.05, 0.33, 16  # passes a depth cell
+# Largest first: what `fits` recommends is the first that does.
+_RECIPES = ("int8-int4", "int8", "int4")
+_MIB = 1 << 20
+
+PROGRAM_BYTES = Figure(
+    150e6, MEASURED, "interpreter, numpy, onnxruntime and OpenCV, two x86 cores; rounded up"
+)
+# The full-size model had 0.70 GB more in use than weights, keys, values and program; it had 600
+# rows, and its widest rows are 9728 numbers of 4 bytes.
+WORK_ROWS = Figure(
+    30.0, MEASURED, "rows as wide as the widest matrix; int4, int8, int8-int4 on two x86 cores"
+)
+CUDA_BYTES = Figure(
+    1.1 * 2**30, UNVERIFIED, "CUDA context and libraries: 6.6 GiB usable of which 5.5 are planned"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Memory a policy takes, bytes."""
+
+    weights: float
+    cache: float  # keys and values
+    work: float  # results between layers
+    program: float
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.weights + self.cache + self.work + self.program
+
+
+@dataclass(frozen=True, slots=True)
+class UnitPrediction:
+    """One unit of a board."""
+
+    unit: str
+    kind: str | None  # of the least sure figure
+    reason: str | None  # why there are no figures
+    stages_ms: dict[str, dict[str, float]]  # by scenario and stage
+    need_bytes: float
+    fits: bool | None  # None: usable memory is not known
+
+    def call_ms(self, scenario: str) -> float | None:
+        """Return the whole call, or None where nothing is known."""
+        stages = self.stages_ms.get(scenario)
+        return sum(stages.values()) if stages else None
+
+
+@dataclass(frozen=True, slots=True)
+class BoardPrediction:
+    """A board in a power mode."""
+
+    board: str
+    hardware: Hardware
+    max_policy_hz: float
+    max_chunk_age_s: float
+    recipe: str
+    scene: Scene
+    need: Need
+    usable: Figure  # MiB
+    units: dict[str, UnitPrediction]
+    fitting_recipe: str | None  # another one that would fit the processor's memory
+
+    def replans_hz(self, unit: str, scenario: str) -> float | None:
+        """Return how often a chunk could be predicted, the profile's own limit included."""
+        call_ms = self.units[unit].call_ms(scenario)
+        return None if not call_ms else min(1e3 / call_ms, self.max_policy_hz)
+
+
+def scenarios_of(work: Workload) -> list[Scenario]:
+    """Return the calls that are predicted, fewer for a model without depth."""
+    cells = work.model.depth_cells
+    if not cells:
+        return [Scenario(NO_DEPTH, False, 0, 0)]
+    rows = min(_ROWS_A_PASS, cells + 2)
+    return [
+        Scenario(NO_DEPTH, False, 0, 0),
+        Scenario(FIRST, True, round(cells * _FIRST_PASSES), rows),
+        Scenario(CHANGED, True, max(1, round(cells * _CHANGED_PASSES)), rows),
+        Scenario(STILL, True, 0, 0),
+    ]
+
+
+def predict_board(
+    work: Workload, board: BoardProfile, cameras: Sequence[CameraProfile]
+) -> BoardPrediction:
+    """Predict one board; `PredictionError` when nothing is known of it, or of its power mode."""
+    hardware = _known(board)
+    scene = scene_of(work.model, [(camera.width, camera.height) for camera in cameras])
+    need = needed(work, scene)
+    units = {unit: _unit(work, scene, hardware, need, unit) for unit in UNITS}
+    fitting = None
+    if not units[CPU].fits:
+        fitting = fitting_recipe(work, scene, hardware.usable_mib)
+    return BoardPrediction(
+        board=board.name,
+        hardware=hardware,
+        max_policy_hz=board.max_policy_hz,
+        max_chunk_age_s=board.max_chunk_age_s,
+        recipe=work.recipe,
+        scene=scene,
+        need=need,
+        usable=hardware.usable_mib,
+        units=units,
+        fitting_recipe=fitting,
+    )
+
+
+def predicted_for_report(
+    manifest: Manifest, board: BoardProfile, cameras: Sequence[CameraProfile]
+) -> dict[str, Any]:
+    """Return what a report shows beside measured stages: the processor, a third changed.
+
+    Raises `PredictionError` with the reason when nothing can be predicted.
+    """
+    work = workload_of_manifest(manifest, board.name)
+    predicted = predict_board(work, board, cameras)
+    unit = predicted.units[CPU]
+    if unit.reason is not None:
+        raise PredictionError(f"board {board.name}: {unit.reason}")
+    scenario = CHANGED if CHANGED in unit.stages_ms else NO_DEPTH
+    return {
+        "board": board.name,
+        "unit": CPU,
+        "kind": unit.kind,
+        "scenario": scenario,
+        "stages_ms": unit.stages_ms[scenario],
+        "call_ms": unit.call_ms(scenario),
+        "need_bytes": unit.need_bytes,
+    }
+
+
+def needed(work: Workload, scene: Scene) -> Need:
+    """Return the memory a policy takes once it has been called with depth."""
+    length = scene.prompt_tokens + (work.model.depth_cells + 2 if work.model.depth_cells else 0)
+    widest = max(max(shape) for path, shape in work.shapes.items() if "/head" not in path)
+    return Need(
+        weights=float(work.weight_bytes),
+        cache=float(cache_bytes(work.model, length)),
+        work=WORK_ROWS.value * length * widest * 4.0,
+        program=PROGRAM_BYTES.value,
+    )
+
+
+def fitting_recipe(work: Workload, scene: Scene, usable: Figure) -> str | None:
+    """Return the largest shipped recipe that fits, None when none does or nothing is known."""
+    if usable.value is None:
+        return None
+    for name in _RECIPES:
+        if needed(work.in_recipe(RECIPES[name]), scene).total <= usable.value * _MIB:
+            return name
+    return None
+
+
+def predicted_stages(
+    work: Workload, scene: Scene, scenario: Scenario, limits: Limits
+) -> dict[str, float]:
+    """Return the milliseconds of every stage."""
+    passes = stage_passes(work, scene, scenario)
+    return {stage: 1e3 * limits.seconds(stage, passes[stage]) for stage in STAGES}
+
+
+def _known(board: BoardProfile) -> Hardware:
+    hardware = board.hardware
+    if hardware is None:
+        raise PredictionError(
+            f"board {board.name} says nothing of its hardware; name a board of one power mode, "
+            "or measure this machine with --this-machine"
+        )
+    if hardware.power_mode is None:
+        raise PredictionError(
+            f"board {board.name} is a module in whichever power mode it is; name a board of one, "
+            f"{board.name}_..., as 'molmoact-bench predict --all' lists them"
+        )
+    return hardware
+
+
+def _unit(
+    work: Workload, scene: Scene, hardware: Hardware, need: Need, unit: str
+) -> UnitPrediction:
+    limits = limits_of_mode(hardware.power_mode, unit)
+    need_bytes = need.total + (CUDA_BYTES.value if unit == GPU else 0.0)
+    usable = hardware.usable_mib.value
+    known = isinstance(limits, Limits)
+    return UnitPrediction(
+        unit=unit,
+        kind=limits.kind if known else None,
+        reason=None if known else limits,
+        stages_ms={
+            scenario.name: predicted_stages(work, scene, scenario, limits)
+            for scenario in scenarios_of(work)
+        }
+        if known
+        else {},
+        need_bytes=need_bytes,
+        fits=None if usable is None else need_bytes <= usable * _MIB,
+    )

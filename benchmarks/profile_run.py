@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.board_sampler import BoardSampler, Phase, Sample
+from benchmarks.board_sampler import BoardSampler, Phase, Sample, StateSource
 from benchmarks.energy import energy_per_action
 from benchmarks.errors import ProfileBenchError
 from benchmarks.latency import WARM_UP_CALLS, MeasuredRow, measure_row, times_from_seconds
@@ -84,6 +84,7 @@ def measure_profile(
     *,
     reader: BoardReader | None = None,
     predict: Predict | None = None,
+    make_sampler: Callable[[StateSource], BoardSampler] = BoardSampler,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Profiled:
     """Measure it all; raises `EdgeError` when something cannot start.
@@ -92,10 +93,10 @@ def measure_profile(
     """
     manifest = read_manifest(options.bundle)
     profile = with_an_arm(load_profile(options.profile), options.ports)
-    began_s = time.monotonic()
     with reader or BoardReader() as board:
         machine = read_machine(board.identity(), board.state())
-        sampler = BoardSampler(board)
+        sampler = make_sampler(board)
+        began_s = sampler.clock()
         sampler.start()
         try:
             with sampler.phase(REST):

@@ -10,6 +10,7 @@ rung. Rungs are judged downwards, each on top of those that passed, as a run use
 from __future__ import annotations
 
 import importlib.metadata
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -75,7 +76,9 @@ def judge_rungs(
         raise BuildError(
             f"board {profile.board.name} of profile {profile.name} has no ladder; nothing to judge"
         )
-    with only_gate(bundle):
+    with only_gate(bundle), tempfile.TemporaryDirectory() as folder:
+        if settings.journal is None:  # full pace is tried once for all rungs
+            settings = replace(settings, journal=Path(folder) / "trials.jsonl")
         opened = open_bundle(bundle, trust_memory=False)
         tag = choose_tag(opened.tags, settings.norm_tag)
         acting = _acting(bundle, opened.manifest, tag, profile, settings)

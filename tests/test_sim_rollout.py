@@ -5,6 +5,8 @@ import pytest
 
 pytest.importorskip("mujoco", reason="the simulator needs mujoco")
 
+from edge.pace import Effort, Pace
+from edge.profile import load_profile
 from sim.demonstration import draw_plan
 from sim.expert import Expert
 from sim.offline_world import Observation, OfflineWorld
@@ -161,7 +163,6 @@ class Advised:
     def act(self, images, task, state, norm_tag, **options):
         from edge.joint_frame import JointFrame
         from edge.policy import PolicyResult
-        from edge.profile import load_profile
 
         self.asked.append((task, options["committed"]))
         told = self._world.referee.task
@@ -200,3 +201,48 @@ def test_calls_are_held_to_what_the_arm_does_meanwhile_unless_told_not_to(world,
     assert all(committed is not None for _, committed in held.asked[1:])
     assert all(committed is None for _, committed in free.asked)
     assert {task for task, _ in held.asked} == {trial.instruction}
+
+
+class Watched(Advised):
+    """Also remembers when it was asked, on which pictures, and what it might spend."""
+
+    def act(self, images, task, state, norm_tag, **options):
+        self.asked.append((self._world.now_s, images, options["effort"]))
+        asked, self.asked = self.asked, []
+        answer = super().act(images, task, state, norm_tag, **options)
+        self.asked = asked
+        return answer
+
+
+@pytest.fixture
+def numbered(world, monkeypatch):
+    """Pictures that say when they were taken."""
+    monkeypatch.setattr(
+        world, "observe", lambda: Observation(world.now_s, (world.now_s,), world.state(), None)
+    )
+    return world
+
+
+def test_pace_slows_calls_pictures_and_the_arm_and_reaches_the_policy(numbered, policy):
+    trial = draw_trials(1, 2, (PUSH_TO_MARK,))[0]
+    effort = Effort(flow_steps=5)
+    pace = Pace(effort=effort, max_policy_hz=1.0, camera_hz=0.8, speed_share=0.25)
+    speeds = []
+    for settings in (RolloutSettings(limit_s=4.0), RolloutSettings(limit_s=4.0, pace=pace)):
+        watched, goals = Watched(numbered, policy), []
+        step = numbered.step
+        numbered.step = lambda goal, step=step, goals=goals: (
+            step(goal),
+            goals.append(numbered.goal.copy()),
+        )[0]
+        run_trial(numbered, watched, trial, settings)
+        numbered.step = step
+        speeds.append(np.abs(np.diff(goals, axis=0)).max(axis=0) * numbered.rate_hz)
+    times, pictures, efforts = zip(*watched.asked, strict=True)
+    assert set(efforts) == {effort}
+    assert np.diff(times).min() >= 1.0 - 0.05
+    ages = np.array(times) - np.array([images[0] for images in pictures])
+    assert 0.2 < ages.max() <= 1.25
+    limits = np.array([joint.max_velocity for joint in load_profile("sim").arm.joints])
+    assert (speeds[1] <= 0.25 * limits + 1e-6).all()
+    assert (speeds[0] > 0.25 * limits).any()

@@ -16,7 +16,7 @@ from benchmarks.predict import BoardPrediction, predict_board
 from benchmarks.predict_check import check_machine, print_check
 from benchmarks.predict_table import as_json, markdown_rows, print_board, print_boards
 from benchmarks.workload import Workload, workload_of_config, workload_of_manifest
-from edge.board_profile import shipped_boards
+from edge.board_profile import load_board, shipped_boards
 from edge.config_section import ProfileError
 from edge.json_file import read_json
 from edge.manifest import read_manifest
@@ -28,6 +28,7 @@ from training.init.sizes import SIZES, size_by_name
 
 _MAX_CONFIG_BYTES = 1 << 20
 _GIB = 2**30
+_ROBOT = "so101"  # whose cameras all boards are given
 Parse = Callable[[str], Any]
 
 
@@ -83,6 +84,12 @@ def run_predict(args: argparse.Namespace) -> None:
         raise PredictionError("for which board? give --profile, --all or --this-machine")
 
 
+def configuration_of_size(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what config.json and processor_config.json of a known size hold, ids left out."""
+    size = size_by_name(name)
+    return model_config(size, _AnyTokenizer(), "bf16"), processor_config(size)
+
+
 def _one(work: Workload, name: str) -> None:
     profile = load_profile(name)
     predicted = predict_board(work, profile.board, profile.cameras)
@@ -94,15 +101,15 @@ def _one(work: Workload, name: str) -> None:
 
 def _all(work: Workload, markdown: bool) -> None:
     predictions, refused = [], {}
+    cameras = load_profile(_ROBOT).cameras
     for name in shipped_boards():
         try:
-            profile = load_profile(name)
+            board = load_board(name)
         except ProfileError as error:
             refused[name] = str(error).partition(" is refused: ")[2] or str(error)
             continue
-        hardware = profile.board.hardware
-        if hardware is not None and hardware.power_mode is not None:
-            predictions.append(predict_board(work, profile.board, profile.cameras))
+        if board.hardware is not None and board.hardware.power_mode is not None:
+            predictions.append(predict_board(work, board, cameras))
     if markdown:
         print("\n".join(markdown_rows(predictions)))
         return
@@ -143,7 +150,7 @@ def _workload(args: argparse.Namespace) -> Workload:
     if not args.recipe:
         raise PredictionError("which recipe? give --recipe int4, int8, int8-int4, fp32 or a file")
     if args.size:
-        config, processor = _configuration_of_size(args.size)
+        config, processor = configuration_of_size(args.size)
     else:
         config, processor = (
             read_json(args.checkpoint / name, _MAX_CONFIG_BYTES)
@@ -152,11 +159,6 @@ def _workload(args: argparse.Namespace) -> Workload:
     return workload_of_config(
         parse_config(config, processor), args.recipe, args.size or str(args.checkpoint)
     )
-
-
-def _configuration_of_size(name: str) -> tuple[dict, dict]:
-    size = size_by_name(name)
-    return model_config(size, _AnyTokenizer(), "bf16"), processor_config(size)
 
 
 class _AnyTokenizer:

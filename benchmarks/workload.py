@@ -167,13 +167,12 @@ def _prefill_pass(work: Workload, prompt: int, riding: int) -> Pass:
     graph = prompt_graph(work.layers)
     rows = prompt + riding
     used = always_used(work.layers, graph, work.model.layers)
-    whole = of_graph(work.layers, graph) if riding else used
-    operations = _multiply(used, rows)
-    if riding:
-        asked = [layer for layer in whole if layer not in used]
-        _add_all(operations, _multiply(asked, riding))
+    whole = of_graph(work.layers, graph)  # the rows that are asked meet the rest as well
+    operations = _multiply(used, prompt)
+    for form, count in _multiply(whole, riding).items():
+        _add(operations, form, count)
     _add(operations, ATTENTION, 4.0 * rows**2 * _query_width(work) * work.model.layers)
-    return Pass(1, _read(whole), operations)
+    return Pass(1, _read(whole if riding else used), operations)
 
 
 def _decoder_pass(work: Workload, rows: int, length: int, times: int) -> Pass:
@@ -221,8 +220,3 @@ def _multiply(layers: Iterable[LayerEntry], rows: int) -> dict[str, float]:
 
 def _add(sums: dict[str, float], key: str, value: float) -> None:
     sums[key] = sums.get(key, 0.0) + value
-
-
-def _add_all(sums: dict[str, float], more: dict[str, float]) -> None:
-    for key, value in more.items():
-        _add(sums, key, value)

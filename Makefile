@@ -17,7 +17,7 @@ GATE      = $(if $(filter sim,$(EPISODES)),$(RUNTIME),$(VENV))
 export TASK
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-runtime setup-calibration demo test lint quantize verify bench train train-smoke run scan doctor calibrate health stop clean
+.PHONY: help setup setup-runtime setup-calibration demo test lint quantize verify bench train train-smoke provision flash rollback run scan doctor calibrate health stop clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,8 +61,17 @@ train: setup ## train STAGE at nano size (general specialise rehearse discrete e
 train-smoke: setup ## every stage in short, from recorded demonstrations to a bundle that acts; writes smoke/
 	@scripts/train_smoke.sh $(VENV) $(SMOKE)
 
-run: setup-runtime ## run BUNDLE on the arm of PROFILE with TASK (a real arm: PORT=/dev/... CALIBRATION=arm.json; not passed by 'gate': ACCEPT=unjudged)
-	@$(RUNTIME)/bin/molmoact-edge run $(BUNDLE) --profile $(PROFILE) --task "$$TASK" $(if $(ACCEPT),--accept-$(ACCEPT)) $(if $(PORT),--port $(PORT)) $(if $(CALIBRATION),--calibration $(CALIBRATION))
+provision: setup-runtime ## make HOST=user@jetson a device that takes releases signed by KEY=release_key.pub (once)
+	@$(RUNTIME)/bin/molmoact-flash provision $(HOST) --key $(KEY) $(SSH_PORT:%=--port %)
+
+flash: setup-runtime ## bring BUNDLE and PROFILE to HOST=user@jetson, or to all of FLEET=inventory.yaml (SIGN=release_key WHEEL=onnxruntime_gpu-....whl)
+	@$(RUNTIME)/bin/molmoact-flash $(if $(FLEET),fleet $(FLEET),push $(HOST) $(SSH_PORT:%=--port %)) --profile $(PROFILE) --bundle $(BUNDLE) $(SIGN:%=--sign %) $(WHEEL:%=--wheel %)
+
+rollback: setup-runtime ## bring HOST, or all of FLEET, back to the release before (TO=release)
+	@$(RUNTIME)/bin/molmoact-flash $(if $(FLEET),fleet $(FLEET) --rollback,rollback $(HOST) $(SSH_PORT:%=--port %) $(TO:%=--to %))
+
+run: setup-runtime ## run BUNDLE on the arm of PROFILE with TASK (a real arm: PORT=/dev/... CALIBRATION=arm.json; not passed by 'gate': ACCEPT=unjudged; on a flashed device: HOST=user@jetson)
+	@$(if $(HOST),$(RUNTIME)/bin/molmoact-flash run $(HOST) $(SSH_PORT:%=--port %) --task "$$TASK" $(PORT:%=--arm-port %) $(CALIBRATION:%=--calibration %) $(ACCEPT:%=--accept %),$(RUNTIME)/bin/molmoact-edge run $(BUNDLE) --profile $(PROFILE) --task "$$TASK" $(if $(ACCEPT),--accept-$(ACCEPT)) $(if $(PORT),--port $(PORT)) $(if $(CALIBRATION),--calibration $(CALIBRATION)))
 
 scan: setup-runtime ## list ports and the servos on them (PORT=/dev/... for one)
 	@$(RUNTIME)/bin/molmoact-arm scan $(if $(PORT),--port $(PORT))

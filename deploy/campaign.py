@@ -50,7 +50,8 @@ def run_campaign(
 ) -> CampaignResult:
     """Flash, update, go back, then try every fault `rounds` times.
 
-    The first time it strikes as a phase begins, later a drawn time after that. `only` picks faults whose name holds it.
+    The first time it strikes as a phase begins, later a drawn time after that. `only` picks the
+    faults whose name holds it.
     """
     rig = CampaignRig(folder)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from deploy.device.settings import ACCEPTABLE, DEPTH_MODES
 from deploy.errors import FlashError
 from deploy.host_arguments import add_host, connector
 from deploy.push import mib
+from deploy.result_file import add_result, reported, write_result
 from firmware_bridge.command_line import one_or_more
 
 KEPT_RELEASES = 3
@@ -23,6 +25,7 @@ def add_device_commands(commands: argparse._SubParsersAction) -> None:
     rollback = _add(commands, "rollback", "go back to the release before, or to one by name")
     rollback.add_argument("--to", metavar="ID", help="an installed release, as 'status' lists them")
     rollback.add_argument("--settle-s", type=float, help="how long it must stay up (default 10)")
+    add_result(rollback)
     _add_run(commands)
     prune = _add(commands, "prune", "remove old releases and contents from a device")
     prune.add_argument(
@@ -99,9 +102,12 @@ def status_lines(host: str, status: dict[str, Any]) -> list[str]:
 def run_rollback(args: argparse.Namespace) -> None:
     """Go back."""
     wishes = {"to": args.to} | ({} if args.settle_s is None else {"settle_s": args.settle_s})
-    with connector(args)() as link:
+    started_s = time.monotonic()
+    with reported(args), connector(args)() as link:
         done = link.ask("rollback", **wishes)
-    print(f"{args.host} runs {done['release']}")
+        print(f"{args.host} runs {done['release']}")
+        seconds = round(time.monotonic() - started_s, 2)
+        write_result(args, {"host": args.host, "release": done["release"], "seconds": seconds})
 
 
 def run_run(args: argparse.Namespace) -> None:

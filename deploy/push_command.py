@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from deploy.link import AgentLink
 from deploy.push import PushResult, PushWishes, mib, push_release
 from deploy.release import Release, open_release
 from deploy.release_build import build_release
+from deploy.result_file import add_result, reported, write_result
 
 
 def add_push(commands: argparse._SubParsersAction) -> None:
@@ -31,28 +31,39 @@ def add_push(commands: argparse._SubParsersAction) -> None:
     )
     add_host(command)
     add_contents(command, required=False)
-    command.add_argument("--release", type=Path, help="a folder of 'molmoact-flash build'")
+    command.add_argument(
+        "--release",
+        type=Path,
+        action="append",
+        default=[],
+        help="a folder of 'molmoact-flash build'; of several the one made for the device is taken",
+    )
     command.add_argument("--older", metavar="ID", help="take this release though it is older")
     command.add_argument(
         "--change-profile", metavar="NAME", help="the device's present profile, to replace it"
     )
     command.add_argument("--settle-s", type=float, help="how long it must stay up (default 10)")
-    command.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    add_result(command)
 
 
 def run_push(args: argparse.Namespace) -> None:
     """Push; FlashError says why not."""
-    given = args.release is not None
+    given = bool(args.release)
     if given == (args.bundle is not None or args.profile is not None):
         raise FlashError("give either --release, or --bundle and --profile")
     if not given and (args.bundle is None or args.profile is None):
         raise FlashError("--bundle and --profile belong together; give both")
     connect = connector(args)
     wishes = PushWishes(args.older, args.change_profile, args.settle_s)
-    with tempfile.TemporaryDirectory(prefix="molmoact-release-") as scratch:
-        release = open_release(args.release) if given else _built_for(connect, args, Path(scratch))
+    with reported(args), tempfile.TemporaryDirectory(prefix="molmoact-release-") as scratch:
+        facts = _facts(connect, args.host)
+        if given:
+            release = fitting([open_release(folder) for folder in args.release], facts)
+        else:
+            release = _built_for(facts, args, Path(scratch))
         result = push_release(connect, release, wishes, say)
-    print(json.dumps(as_json(args.host, result)) if args.json else _in_words(args.host, result))
+        print(_in_words(args.host, result))
+        write_result(args, as_json(args.host, result))
 
 
 def best_python(facts: dict[str, Any]) -> str:
@@ -80,14 +91,31 @@ def as_json(host: str, result: PushResult) -> dict[str, Any]:
     }
 
 
-def _built_for(
-    connect: Callable[[], AgentLink], args: argparse.Namespace, scratch: Path
-) -> Release:
+def fitting(releases: list[Release], facts: dict[str, Any]) -> Release:
+    """Return the release for a device's processor and Python; the only one where none is."""
+    for release in releases:
+        manifest = release.manifest
+        if manifest.machine == facts["machine"] and manifest.python in facts["pythons"]:
+            return release
+    if len(releases) == 1:
+        return releases[0]  # the device says why it does not take it
+    made = ", ".join(f"{r.manifest.machine} Python {r.manifest.python}" for r in releases)
+    raise FlashError(
+        f"no release for {facts['machine']} with Python {', '.join(facts['pythons']) or 'none'}; "
+        f"there are: {made}"
+    )
+
+
+def _facts(connect: Callable[[], AgentLink], host: str) -> dict[str, Any]:
     with connect() as link:
         facts = link.ask("facts")
     board = facts["part_number"] or facts["model"] or "no board that says its name"
     l4t = f", L4T {facts['l4t']}" if facts["l4t"] else ""
-    say(f"{args.host}: {facts['machine']}, {board}{l4t}, Python {', '.join(facts['pythons'])}")
+    say(f"{host}: {facts['machine']}, {board}{l4t}, Python {', '.join(facts['pythons'])}")
+    return facts
+
+
+def _built_for(facts: dict[str, Any], args: argparse.Namespace, scratch: Path) -> Release:
     options = options_from(args, facts["machine"], best_python(facts))
     return build_release(options, scratch / "release", say)
 

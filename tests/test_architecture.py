@@ -93,6 +93,16 @@ print("loaded:", loaded)
     assert run.stdout.strip() == "loaded: []"
 
 
+def test_the_agent_of_a_bare_device_is_one_folder_and_the_standard_library():
+    ours = {"deploy", "__future__"}
+    for path in python_files("deploy/device"):
+        for module, lazy in imports(path):
+            assert not lazy, f"{path}: {module} would be loaded from an archive replaced meanwhile"
+            assert module.split(".")[0] in ours | set(sys.stdlib_module_names), path
+            if module.split(".")[0] == "deploy":
+                assert module.startswith("deploy.device."), f"{path} imports {module}"
+
+
 def test_packages_ship_every_folder_that_is_code():
     project = (ROOT / "pyproject.toml").read_text()
     for folder in [*ORDER, "profiles"]:

@@ -7,11 +7,12 @@ the truth is measured by `benchmarks.predict_check` on the machine it runs on.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.errors import PredictionError
 from benchmarks.machine_limits import CPU, GPU, UNITS, Limits, limits_of_mode
+from benchmarks.profile_report import StageRow
 from benchmarks.workload import (
     STAGES,
     Scenario,
@@ -25,7 +26,7 @@ from benchmarks.workload import (
 from edge.board_profile import BoardProfile
 from edge.hardware import MEASURED, UNVERIFIED, Figure, Hardware
 from edge.manifest import Manifest
-from edge.profile import CameraProfile
+from edge.profile import CameraProfile, Profile
 from quantization.recipes import RECIPES
 
 NO_DEPTH, FIRST, CHANGED, STILL = "no depth", "first frame", "third changed", "still"
@@ -141,28 +142,45 @@ def predict_board(
     )
 
 
-def predicted_for_report(
-    manifest: Manifest, board: BoardProfile, cameras: Sequence[CameraProfile]
-) -> dict[str, Any]:
-    """Return what a report shows beside measured stages: the processor, a third changed.
+def predict_row(
+    profile: Profile, manifest: Manifest, row: StageRow
+) -> tuple[dict[str, Any] | None, str]:
+    """Return what a report shows beside a measured row, or None and the reason.
 
-    Raises `PredictionError` with the reason when nothing can be predicted.
+    It is the processor of the profile's board, given the prompt and the depth passes that were
+    counted, which pictures that mean nothing do not tell beforehand.
     """
+    board = profile.board
+    try:
+        limits = limits_of_mode(_known(board).power_mode, CPU)
+    except PredictionError as error:
+        return None, str(error)
+    if not isinstance(limits, Limits):
+        return None, f"board {board.name}: {limits}"
     work = workload_of_manifest(manifest, board.name)
-    predicted = predict_board(work, board, cameras)
-    unit = predicted.units[CPU]
-    if unit.reason is not None:
-        raise PredictionError(f"board {board.name}: {unit.reason}")
-    scenario = CHANGED if CHANGED in unit.stages_ms else NO_DEPTH
-    return {
+    camera = profile.cameras[0]
+    scene = scene_of(work.model, [(camera.width, camera.height)] * row.cameras, row.horizon)
+    scene = replace(scene, prompt_tokens=row.prompt_tokens)
+    scenario = counted_scenario(work, row.changed_percent, row.depth_passes_mean)
+    stages_ms = predicted_stages(work, scene, scenario, limits)
+    predicted = {
         "board": board.name,
         "unit": CPU,
-        "kind": unit.kind,
-        "scenario": scenario,
-        "stages_ms": unit.stages_ms[scenario],
-        "call_ms": unit.call_ms(scenario),
-        "need_bytes": unit.need_bytes,
+        "kind": limits.kind,
+        "depth_passes": scenario.later_passes + int(scenario.depth),
+        "need_bytes": needed(work, scene).total,
+        "call_ms": sum(stages_ms.values()),
+        "stages_ms": stages_ms,
     }
+    return predicted, ""
+
+
+def counted_scenario(work: Workload, changed_percent: int | None, depth_passes: float) -> Scenario:
+    """Return the scenario of calls that were counted; no share of changed cells means no depth."""
+    name = {None: NO_DEPTH, 0: STILL}.get(changed_percent, CHANGED)
+    rows = min(_ROWS_A_PASS, work.model.depth_cells + 2)
+    later = max(0, round(depth_passes) - 1)
+    return Scenario(name, changed_percent is not None, later, rows)
 
 
 def needed(work: Workload, scene: Scene) -> Need:

@@ -17,7 +17,7 @@ from benchmarks.ceiling import Ceiling, higher, measure_ceiling
 from benchmarks.latency import WARM_UP_CALLS, measure_row
 from benchmarks.latency_report import Setting
 from benchmarks.machine_limits import limits_of_ceiling
-from benchmarks.predict import CHANGED, NO_DEPTH, STILL, predicted_stages, scenarios_of
+from benchmarks.predict import counted_scenario, predicted_stages
 from benchmarks.stimulus import count_tokens
 from benchmarks.workload import STAGES, Scenario, Scene, scene_of, workload_of_manifest
 from edge.images import CHANGE_CELL_PX
@@ -78,69 +78,6 @@ def check_machine(
     return MachineCheck(ceiling, [_beside(row, ceiling) for row in measured])
 
 
-@dataclass(frozen=True, slots=True)
-class _Measured:
-    bundle: Path
-    scenario: Scenario
-    scene: Scene
-    cameras: int
-    calls: int
-    stages_ms: dict[str, float]
-
-
-def _measure(
-    bundle: Path,
-    profile: str | None,
-    cameras: Sequence[int],
-    norm_tag: str | None,
-    repeats: int,
-    seconds_per_row: float | None,
-) -> list[_Measured]:
-    manifest = read_manifest(bundle)
-    policy = Policy.open(bundle, profile=profile)
-    count_tokens(policy)
-    tag = choose_tag(policy.bundle.tags, norm_tag)
-    known = {
-        scenario.name: scenario for scenario in scenarios_of(workload_of_manifest(manifest, ""))
-    }
-    shares = {NO_DEPTH: None, STILL: 0, CHANGED: _CHANGED_PERCENT}
-    side_px = round(manifest.model.depth_cells**0.5) * CHANGE_CELL_PX or _PLAIN_SIDE_PX
-    rows = []
-    for count in cameras:
-        pictures = scene_of(manifest.model, [(side_px, side_px)] * count, tag.action_horizon)
-        for name in (name for name in shares if name in known):
-            setting = Setting(count, shares[name], tag.action_horizon)
-            calls = measure_row(policy, tag, setting, repeats, seconds_per_row)
-            counted = calls.results[WARM_UP_CALLS:]
-            later = round(float(np.median([call.depth_passes for call in counted]))) - 1
-            scene = replace(pictures, prompt_tokens=counted[0].prompt_tokens)
-            scenario = known[name]
-            if scenario.depth:
-                rows_a_pass = known[CHANGED].rows_a_pass
-                scenario = replace(scenario, later_passes=max(0, later), rows_a_pass=rows_a_pass)
-            stages_ms = {
-                stage: 1e3 * float(np.median([call.stages[stage] for call in counted]))
-                for stage in STAGES
-            }
-            rows.append(_Measured(bundle, scenario, scene, count, len(counted), stages_ms))
-    return rows
-
-
-def _beside(row: _Measured, ceiling: Ceiling) -> CheckedRow:
-    work = workload_of_manifest(read_manifest(row.bundle), str(row.bundle))
-    limits = limits_of_ceiling(ceiling)
-    return CheckedRow(
-        bundle=str(row.bundle),
-        recipe=work.recipe,
-        cameras=row.cameras,
-        scenario=row.scenario.name,
-        calls=row.calls,
-        passes=row.scenario.later_passes + float(row.scenario.depth),
-        measured_ms=row.stages_ms,
-        predicted_ms=predicted_stages(work, row.scene, row.scenario, limits),
-    )
-
-
 def print_check(check: MachineCheck, machine: str) -> None:
     """Print predicted beside measured, and the error of each row and of all."""
     ceiling = check.ceiling
@@ -165,3 +102,61 @@ def print_check(check: MachineCheck, machine: str) -> None:
     errors = [abs(row.error) for row in check.rows]
     print(f"\nerror of the whole call: mean {100 * np.mean(errors):.0f} %, ", end="")
     print(f"worst {100 * max(errors):.0f} %, over {len(errors)} rows")
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    bundle: Path
+    scenario: Scenario
+    scene: Scene
+    cameras: int
+    calls: int
+    stages_ms: dict[str, float]
+
+
+def _measure(
+    bundle: Path,
+    profile: str | None,
+    cameras: Sequence[int],
+    norm_tag: str | None,
+    repeats: int,
+    seconds_per_row: float | None,
+) -> list[_Measured]:
+    manifest = read_manifest(bundle)
+    policy = Policy.open(bundle, profile=profile)
+    count_tokens(policy)
+    tag = choose_tag(policy.bundle.tags, norm_tag)
+    work = workload_of_manifest(manifest, str(bundle))
+    shares = [None, 0, _CHANGED_PERCENT] if manifest.model.depth_cells else [None]
+    side_px = round(manifest.model.depth_cells**0.5) * CHANGE_CELL_PX or _PLAIN_SIDE_PX
+    rows = []
+    for count in cameras:
+        pictures = scene_of(manifest.model, [(side_px, side_px)] * count, tag.action_horizon)
+        for share in shares:
+            setting = Setting(count, share, tag.action_horizon)
+            calls = measure_row(policy, tag, setting, repeats, seconds_per_row)
+            counted = calls.results[WARM_UP_CALLS:]
+            passes = float(np.median([call.depth_passes for call in counted]))
+            scenario = counted_scenario(work, share, passes)
+            scene = replace(pictures, prompt_tokens=counted[0].prompt_tokens)
+            stages_ms = {
+                stage: 1e3 * float(np.median([call.stages[stage] for call in counted]))
+                for stage in STAGES
+            }
+            rows.append(_Measured(bundle, scenario, scene, count, len(counted), stages_ms))
+    return rows
+
+
+def _beside(row: _Measured, ceiling: Ceiling) -> CheckedRow:
+    work = workload_of_manifest(read_manifest(row.bundle), str(row.bundle))
+    limits = limits_of_ceiling(ceiling)
+    return CheckedRow(
+        bundle=str(row.bundle),
+        recipe=work.recipe,
+        cameras=row.cameras,
+        scenario=row.scenario.name,
+        calls=row.calls,
+        passes=row.scenario.later_passes + float(row.scenario.depth),
+        measured_ms=row.stages_ms,
+        predicted_ms=predicted_stages(work, row.scene, row.scenario, limits),
+    )

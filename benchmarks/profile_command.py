@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks.errors import ProfileBenchError
 from benchmarks.latency import FEWEST_REPEATS
 from benchmarks.perfetto_trace import trace_of
+from benchmarks.predict import predict_row
 from benchmarks.profile_html import html_of
 from benchmarks.profile_report import HTML_NAME, REPORT_NAME, TRACE_NAME, StageRow, as_json
 from benchmarks.profile_run import REST_S, Profiled, ProfileOptions, measure_profile
@@ -84,7 +85,7 @@ def add_profile_command(
         "--prediction",
         type=Path,
         metavar="JSON",
-        help="what to show beside the measurement: an object with board, stages_ms and source",
+        help="shown instead of the profile's: an object with board, stages_ms and source",
     )
     add_acceptance(profile)
 
@@ -92,7 +93,7 @@ def add_profile_command(
 def run_profile(args: argparse.Namespace) -> int:
     """Measure, write and print; returns the exit code, raises `EdgeError`."""
     check_new(args.out)
-    predict = read_prediction(args.prediction) if args.prediction else None
+    predict = read_prediction(args.prediction) if args.prediction else predict_row
     profiled = measure_profile(_options(args), _say, predict=predict)
     write_profile(args.out, profiled)
     print_profile(profiled.report, args.out)

@@ -7,7 +7,6 @@ import pytest
 from benchmarks import predict_check
 from benchmarks.ceiling import Ceiling
 from benchmarks.cli import main
-from benchmarks.errors import PredictionError
 from benchmarks.machine_limits import CPU, GPU, limits_of_ceiling, limits_of_mode
 from benchmarks.model_shapes import planned_layers, shapes_of
 from benchmarks.predict import (
@@ -17,11 +16,12 @@ from benchmarks.predict import (
     STILL,
     needed,
     predict_board,
-    predicted_for_report,
+    predict_row,
     predicted_stages,
     scenarios_of,
 )
 from benchmarks.predict_command import configuration_of_size
+from benchmarks.profile_report import StageRow
 from benchmarks.workload import (
     scene_of,
     stage_passes,
@@ -189,12 +189,22 @@ def test_a_recipe_that_a_bundle_could_have_is_as_large_as_the_one_built(bundles)
 
 
 def test_a_report_is_given_the_processors_figures_or_the_reason(bundles):
-    manifest, cameras = read_manifest(bundles()), load_profile("so101").cameras
-    told = predicted_for_report(manifest, load_board("orin_nano_8gb_15w"), cameras)
-    assert (told["board"], told["unit"], told["scenario"]) == ("orin_nano_8gb_15w", "cpu", CHANGED)
+    manifest = read_manifest(bundles())
+    row = StageRow(2, 30, 30, 5, 2, "", 70, 4.4, {}, {})
+    board = load_profile("orin_nano_8gb_15w")
+    told, reason = predict_row(board, manifest, row)
+    assert (told["board"], told["unit"], told["depth_passes"]) == ("orin_nano_8gb_15w", "cpu", 4)
     assert told["call_ms"] == pytest.approx(sum(told["stages_ms"].values()))
-    with pytest.raises(PredictionError, match="board xavier_nx_8gb_20w_6core: not known: cpu_int8"):
-        predicted_for_report(manifest, load_board("xavier_nx_8gb_20w_6core"), cameras)
+    assert not reason
+    still, _ = predict_row(board, manifest, dataclasses.replace(row, depth_passes_mean=1.0))
+    assert still["stages_ms"]["depth"] == 0 < told["stages_ms"]["depth"]
+    for profile, why in (
+        ("xavier_nx_8gb_20w_6core", "board xavier_nx_8gb_20w_6core: not known: cpu_int8_gops"),
+        ("sim", "board sim_host says nothing of its hardware"),
+    ):
+        told, reason = predict_row(load_profile(profile), manifest, row)
+        assert told is None
+        assert reason.startswith(why)
 
 
 def test_this_machine_is_predicted_and_measured(bundles, monkeypatch, capsys):

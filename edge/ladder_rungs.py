@@ -19,10 +19,12 @@ from edge.ladder_profile import (
 )
 from edge.manifest import CONTINUOUS, Manifest
 from edge.pace import runnable_flow_steps
+from edge.profile import CameraProfile
 from edge.rung_verdicts import RungVerdict, find_verdict, read_verdicts, settings_of
 
 # What a policy answers, or sees, hangs on these. The other rungs only take speed away, or nothing.
 NEEDS_VERDICT = (MAX_POLICY_HZ, DEPTH_EVERY_CALLS, DEPTH_MAX_CELLS, FLOW_STEPS, CAMERA_HZ)
+_NEVER = "never validated with this bundle, way of acting, depth and rungs before"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,27 +36,30 @@ class Acting:
     asked: Asked
     depth: str  # off, full or incremental
     chunk_s: float  # how long the actions of a call last
+    cameras: tuple[CameraProfile, ...]
 
 
 def usable_rungs(
     ladder: LadderProfile, acting: Acting, profile: str, accept: Collection[str] = ()
 ) -> tuple[tuple[Rung, ...], list[str]]:
-    """Return the rungs that may be used, in order, and a line for each of the others.
+    """Return the rungs that may be used, in order, and lines that say why the others may not.
 
     A rung that changes what the policy sees or answers needs a verdict on it and those before it
     that are used. `accept` names what of FAILED and UNJUDGED is used all the same; `profile` is for
     the remedy.
     """
     verdicts, problem = read_verdicts(acting.bundle, acting.manifest)
-    lines = [] if problem is None else [problem]
     used: list[Rung] = []
+    left_out: dict[str, list[str]] = {}  # names by reason
     for rung in ladder.rungs:
         why = impossible(rung, acting) or _unproven([*used, rung], verdicts, acting, accept)
         if why is None:
             used.append(rung)
         else:
-            lines.append(f"rung {rung.name} is left out: {why}")
-    if any("never validated" in line for line in lines):
+            left_out.setdefault(why, []).append(rung.name)
+    lines = [] if problem is None else [problem]
+    lines += [f"left out: {', '.join(names)}: {why}" for why, names in left_out.items()]
+    if _NEVER in left_out:
         lines.append(
             f"'molmoact-quantize ladder {acting.bundle} --profile {profile}' validates rungs; "
             "--accept-unjudged uses them all the same"
@@ -71,6 +76,8 @@ def impossible(rung: Rung, acting: Acting) -> str | None:
         return f"this bundle has {model.depth_cells} depth cells"
     if change == MAX_POLICY_HZ and 1.0 / rung.value >= acting.chunk_s:
         return f"the actions of a call last {acting.chunk_s:g} s, then the arm would stand still"
+    if change == CAMERA_HZ:
+        return _too_few_pictures(rung, acting.cameras)
     if change != FLOW_STEPS:
         return None
     if acting.asked.actions != CONTINUOUS:
@@ -83,6 +90,17 @@ def impossible(rung: Rung, acting: Acting) -> str | None:
     return f"this bundle was built for {built} flow steps and can run {listed} exactly"
 
 
+def _too_few_pictures(rung: Rung, cameras: Sequence[CameraProfile]) -> str | None:
+    for camera in cameras:
+        if rung.value >= camera.fps:
+            return f"camera {camera.name} gives {camera.fps} pictures a second"
+        oldest_s = 1.0 / rung.value + 1.0 / camera.fps
+        if oldest_s >= camera.max_age_s:
+            limit = f"its max_age_s is {camera.max_age_s:g}"
+            return f"pictures of camera {camera.name} would be {oldest_s:.2f} s old, {limit}"
+    return None
+
+
 def _unproven(
     rungs: Sequence[Rung],
     verdicts: Sequence[RungVerdict],
@@ -93,8 +111,7 @@ def _unproven(
         return None
     found = find_verdict(verdicts, settings_of(rungs), acting.asked, acting.depth)
     if found is None:
-        why = "never validated with this bundle, way of acting, depth and rungs before it"
-        return None if UNJUDGED in accept else why
+        return None if UNJUDGED in accept else _NEVER
     if found.verdict == PASSED or FAILED in accept:
         return None
     return f"failed its trials on {found.judged_at[:10]}: {found.failures}"

@@ -291,7 +291,7 @@ def _ladder(
     asked = Asked(policy.actions, tag.name)
     chunk_s = tag.n_action_steps / profile.arm.action_hz
     manifest = policy.bundle.manifest
-    acting = Acting(Path(options.bundle), manifest, asked, options.depth, chunk_s)
+    acting = Acting(Path(options.bundle), manifest, asked, options.depth, chunk_s, profile.cameras)
     rungs, left_out = usable_rungs(ladder, acting, profile.name, options.accept)
     board = BoardReader()
     stack.callback(board.close)

@@ -120,7 +120,8 @@ def _acting(
     depth = settings.depth or ("incremental" if manifest.model.depth_cells else "off")
     actions = settings.actions or manifest.model.actions[0]
     chunk_s = tag.n_action_steps / profile.arm.action_hz
-    return Acting(bundle, manifest, Asked(actions, tag.name), depth, chunk_s)
+    asked = Asked(actions, tag.name)
+    return Acting(bundle, manifest, asked, depth, chunk_s, profile.cameras)
 
 
 def _trials(

@@ -10,6 +10,7 @@ from edge.gate_entry import FAILED, PASSED, UNJUDGED, Asked, GateCheck
 from edge.ladder_profile import Rung
 from edge.ladder_rungs import Acting, usable_rungs
 from edge.manifest import read_manifest
+from edge.profile import load_profile
 from edge.rung_verdicts import (
     LADDER_NAME,
     RungVerdict,
@@ -18,6 +19,8 @@ from edge.rung_verdicts import (
     verdicts_text,
 )
 
+SIM = load_profile("sim")  # 10 pictures a second, 1 s old at most
+ASKED = Asked("continuous", "so101")
 FREE = ["draft_window 8", "speed_share 0.5", "hold"]
 NEEDY = ["max_policy_hz 2", "depth_every_calls 4", "depth_max_cells 3", "flow_steps 5"]
 RUNGS = (
@@ -30,7 +33,9 @@ SMALL = dataclasses.replace(LADDER, rungs=RUNGS)
 
 @pytest.fixture
 def acting(copy):
-    return Acting(copy, read_manifest(copy), Asked("continuous", "so101"), "incremental", 1.0)
+    return Acting(
+        copy, read_manifest(copy), Asked("continuous", "so101"), "incremental", 1.0, SIM.cameras
+    )
 
 
 def verdict_on(rungs, drop=0.0, **changes):
@@ -68,14 +73,14 @@ def test_rungs_that_were_never_tried_are_left_out_with_the_remedy(acting):
     names, lines = used(acting)
     assert names == FREE
     assert lines[0] == (
-        "rung max_policy_hz 2 is left out: never validated with this bundle, way of acting, depth "
-        "and rungs before it"
+        "left out: max_policy_hz 2, depth_every_calls 4, depth_max_cells 3, flow_steps 5, "
+        "camera_hz 5: never validated with this bundle, way of acting, depth and rungs before"
     )
     assert lines[-1] == (
         f"'molmoact-quantize ladder {acting.bundle} --profile my_board' validates rungs; "
         "--accept-unjudged uses them all the same"
     )
-    assert len(lines) == 6
+    assert len(lines) == 2
     names, lines = used(acting, (UNJUDGED,))
     assert names == [rung.name for rung in RUNGS]
     assert lines == []
@@ -94,7 +99,7 @@ def test_rung_that_failed_is_left_out_and_those_behind_it_are_judged_without_it(
     names, lines = used(acting)
     assert names == ["draft_window 8", NEEDY[0], NEEDY[2], "speed_share 0.5", "hold"]
     assert lines[0] == (
-        "rung depth_every_calls 4 is left out: failed its trials on 2026-01-01: "
+        "left out: depth_every_calls 4: failed its trials on 2026-01-01: "
         "success_drop_points 7.5 (limit 4)"
     )
     assert NEEDY[1] in used(acting, (FAILED,))[0]
@@ -118,6 +123,8 @@ def test_verdict_on_another_way_of_acting_is_none(acting, changes):
         ({"asked": Asked("discrete", "so101")}, Rung("flow_steps", 5.0), "have no flow"),
         ({}, Rung("flow_steps", 3.0), "built for 10 flow steps and can run 1, 2, 5 exactly"),
         ({}, Rung("flow_steps", 10.0), "built for 10 flow steps and can run 1, 2, 5 exactly"),
+        ({}, Rung("camera_hz", 10.0), "camera front gives 10 pictures a second"),
+        ({}, Rung("camera_hz", 1.1), "of camera front would be 1.01 s old, its max_age_s is 1$"),
         ({}, Rung("max_policy_hz", 1.0), "actions of a call last 1 s, then the arm would stand"),
     ],
 )
@@ -127,7 +134,7 @@ def test_what_the_bundle_cannot_give_up_is_no_rung_whatever_is_accepted(acting, 
     rungs, lines = usable_rungs(ladder, acting, "my_board", (FAILED, UNJUDGED))
     assert rungs == ()
     (line,) = lines
-    assert line.startswith(f"rung {rung.name} is left out: ")
+    assert line.startswith(f"left out: {rung.name}: ")
     assert re.search(why, line)
 
 

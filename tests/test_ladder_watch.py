@@ -79,10 +79,10 @@ def test_late_calls_and_ticks_press_and_are_forgotten_with_each_step():
 
 
 def test_record_has_rungs_steps_and_why_others_were_left_out():
-    rig = Rig(LADDER.rungs[6:], ("rung flow_steps 5 is left out: never validated",))
+    rig = Rig(LADDER.rungs[6:], ("left out: flow_steps 5: never validated",))
     assert rig.watch.lines() == [
         "ladder: speed_share 0.5, hold",
-        "ladder: rung flow_steps 5 is left out: never validated",
+        "ladder: left out: flow_steps 5: never validated",
     ]
     rig.look(THROTTLED, 3)
     rig.look(CALM, 30)

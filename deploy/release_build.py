@@ -26,6 +26,7 @@ from deploy.wheels import fits, robot_wheels
 from edge.bundle import EMBEDDINGS
 from edge.manifest import MANIFEST_NAME, read_manifest
 from edge.profile import PORT_SIMULATED, Profile
+from edge.rung_verdicts import LADDER_NAME
 
 CUDA = "CUDAExecutionProvider"
 _MIB = 1 << 20
@@ -122,8 +123,9 @@ def unpacked_size(wheel: Path | bytes) -> int:
 
 
 def _bundle_parts(bundle: Path) -> dict[str, bytes | Path]:
-    """The manifest and what it lists, nothing that happens to lie beside it."""
+    """The manifest, what it lists, and verdicts on rungs; nothing that happens to lie beside."""
     names = [MANIFEST_NAME, *read_manifest(bundle).files]
+    names += [LADDER_NAME] if (bundle / LADDER_NAME).is_file() else []
     missing = [name for name in names if not (bundle / name).is_file()]
     if missing:
         raise FlashError(f"{bundle}: {missing[0]} is missing; build the bundle again")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edge.gate_entry import ALTERED, UNJUDGED, WHOLE, check_text, standing
 from edge.manifest import CONTINUOUS, DISCRETE, LayerEntry, Manifest, read_manifest
+from edge.rung_verdicts import read_verdicts
 
 MIB = 1 << 20
 
@@ -35,6 +36,7 @@ def describe_bundle(path: Path) -> str:
         f"depth    {depth if model.depth_cells else 'the checkpoint has none'}",
         f"images   cut to {model.image.height}x{model.image.width} pixels",
         *_gate_lines(manifest),
+        *_rung_lines(path, manifest),
         "",
         f"{'part':<12}{'matrices':>9}{'weights':>14}{'MiB':>10}{'bits each':>11}"
         f"{'worst error':>13}  stored as",
@@ -75,6 +77,20 @@ def _gate_lines(manifest: Manifest) -> list[str]:
     if entry.keep:
         options = " ".join(f"--set '{rule}'" for rule in entry.keep)
         lines.append(f"         keep more bits: {options}")
+    return lines
+
+
+def _rung_lines(path: Path, manifest: Manifest) -> list[str]:
+    """Tell what trials said of a ladder's rungs."""
+    verdicts, problem = read_verdicts(path, manifest)
+    lines = [] if problem is None else [f"rungs    {problem}"]
+    for verdict in verdicts:
+        settings = ", ".join(f"{name} {value:g}" for name, value in verdict.settings.items())
+        why = f" ({verdict.failures})" if verdict.failures else ""
+        lines.append(
+            f"rungs    {settings or 'draft_window'}: {verdict.verdict}{why} on {verdict.judged_at}, "
+            f"{verdict.trials} trials, {verdict.actions} actions, depth {verdict.depth}"
+        )
     return lines
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from edge.gate_entry import ALTERED, UNJUDGED, WHOLE, check_text, standing
+from edge.ladder_profile import CHANGES, DRAFT_WINDOW
 from edge.manifest import CONTINUOUS, DISCRETE, LayerEntry, Manifest, read_manifest
 from edge.rung_verdicts import read_verdicts
 
@@ -85,10 +86,11 @@ def _rung_lines(path: Path, manifest: Manifest) -> list[str]:
     verdicts, problem = read_verdicts(path, manifest)
     lines = [] if problem is None else [f"rungs    {problem}"]
     for verdict in verdicts:
-        settings = ", ".join(f"{name} {value:g}" for name, value in verdict.settings.items())
+        names = [name for name in CHANGES if name in verdict.settings]
+        settings = ", ".join(f"{name} {verdict.settings[name]:g}" for name in names)
         why = f" ({verdict.failures})" if verdict.failures else ""
         lines.append(
-            f"rungs    {settings or 'draft_window'}: {verdict.verdict}{why} on {verdict.judged_at}, "
+            f"rungs    {settings or DRAFT_WINDOW}: {verdict.verdict}{why} on {verdict.judged_at}, "
             f"{verdict.trials} trials, {verdict.actions} actions, depth {verdict.depth}"
         )
     return lines

@@ -7,6 +7,7 @@ import pytest
 from ladder_settings import LADDER
 
 from edge.gate_entry import FAILED, PASSED, UNJUDGED, Asked, GateCheck
+from edge.inspect_bundle import describe_bundle
 from edge.ladder_profile import Rung
 from edge.ladder_rungs import Acting, usable_rungs
 from edge.manifest import read_manifest
@@ -178,3 +179,12 @@ def test_file_of_another_bundle_is_no_answer(acting):
     verdicts, problem = read_verdicts(acting.bundle, other)
     assert verdicts == []
     assert problem.endswith("is of another bundle, or this one was altered since")
+
+
+def test_inspect_tells_what_trials_said(acting):
+    write(acting, verdict_on(RUNGS[:2]), verdict_on(RUNGS[:3], drop=7.5))
+    text = describe_bundle(acting.bundle)
+    assert "rungs    max_policy_hz 2: passed on 2026-01-01" in text
+    assert "hz 2, depth_every_calls 4: failed (success_drop_points 7.5 (limit 4))" in text
+    (acting.bundle / LADDER_NAME).write_text("{}")
+    assert f"rungs    {acting.bundle / LADDER_NAME}: schema is" in describe_bundle(acting.bundle)

@@ -139,10 +139,11 @@ class CampaignRig:
         if self.disk is None:
             raise FlashError("the device has no disk of its own here; that needs root")
         ballast = self.disk / "ballast"
-        with ballast.open("wb") as file, suppress(OSError):
-            while True:
-                file.write(bytes(1 << 20))
-                file.flush()
+        with ballast.open("wb", buffering=0) as file:
+            for chunk in (bytes(1 << 20), b"0"):
+                with suppress(OSError):
+                    while file.write(chunk):
+                        pass
 
     def empty_disk(self) -> None:
         """Give the room back."""

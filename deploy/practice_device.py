@@ -53,6 +53,7 @@ class PracticeDevice:
         self.python = python
         self._sshd: subprocess.Popen | None = None
         self._ssh: list[str] = []
+        self.host, self.port, self.options = "", 0, ()
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "agent.pyz").write_bytes(agent_archive())
         self.provision(keys)
@@ -69,6 +70,13 @@ class PracticeDevice:
             raise FlashError(f"practice device: {done.stderr.strip()}")
 
     @property
+    def host_words(self) -> list[str]:
+        """How the device is named on molmoact-flash's command line, after `serve`."""
+        words = [self.host, "--port", str(self.port), "--root", str(self.root)]
+        words += ["--identity", str(self.folder / "login_key")]
+        return words + [f"--ssh-option={option}" for option in self.options]
+
+    @property
     def session_words(self) -> list[str]:
         """The words that start a session."""
         if self._ssh:
@@ -79,8 +87,11 @@ class PracticeDevice:
         """Open a session."""
         return AgentLink(self.session_words, say)
 
-    def serve(self) -> None:
-        """Put an OpenSSH server before the device; FlashError without one."""
+    def serve(self, restricted: bool = True) -> None:
+        """Put an OpenSSH server before the device; FlashError without one.
+
+        Its key opens the agent's session alone, or with `restricted` False everything.
+        """
         program = find_sshd()
         if program is None:
             raise FlashError("no sshd here; on Debian and Ubuntu: apt-get install openssh-server")
@@ -89,7 +100,8 @@ class PracticeDevice:
             subprocess.run(words, check=True)
         public = (self.folder / "login_key.pub").read_text()
         forced = f"{self.python} -I {self.root}/agent.pyz session"
-        (self.folder / "authorized_keys").write_text(f'restrict,command="{forced}" {public}')
+        limits = f'restrict,command="{forced}" ' if restricted else ""
+        (self.folder / "authorized_keys").write_text(limits + public)
         port = _free_port()
         config = self.folder / "sshd_config"
         config.write_text(_SSHD_CONFIG.format(port=port, folder=self.folder))
@@ -100,11 +112,9 @@ class PracticeDevice:
         _wait_for_port(port)
         known = self.folder / "known_hosts"
         known.write_text(f"[127.0.0.1]:{port} {(self.folder / 'host_key.pub').read_text()}")
-        options = (f"UserKnownHostsFile={known}", "StrictHostKeyChecking=yes", "LogLevel=ERROR")
-        user = pwd.getpwuid(os.geteuid()).pw_name
-        self._ssh = ssh_command(
-            f"{user}@127.0.0.1", port, self.folder / "login_key", ("ControlPath=none", *options)
-        )
+        self.options = (f"UserKnownHostsFile={known}", "LogLevel=ERROR", "ControlPath=none")
+        self.host, self.port = f"{pwd.getpwuid(os.geteuid()).pw_name}@127.0.0.1", port
+        self._ssh = ssh_command(self.host, port, self.folder / "login_key", self.options)
 
     def running(self) -> dict[str, object]:
         """Return what runs, seen from outside the agent: link, service and its process."""

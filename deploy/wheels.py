@@ -26,8 +26,8 @@ ROBOT_PACKAGES = (
 # glibc that a device has at least: 2.35 on JetPack 6 (Ubuntu 22.04), 2.39 on 7, 2.31 on 5.
 _GLIBC_MINORS = (31, 28, 27, 24, 17)
 _MACHINES = ("aarch64", "x86_64")
-_OLDEST_CONSTRAINTS = {"3.10": "runtime-py310.txt"}
-_CONSTRAINTS = "runtime-py312.txt"
+_CONSTRAINTS = {"3.10": "runtime-py310.txt", "3.11": "runtime-py310.txt"}
+_NEWEST_CONSTRAINTS = "runtime-py312.txt"
 _NUMPY_1 = "numpy==1.26.4"  # the newest that wheels built against numpy 1 load
 _DOWNLOAD_S = 1800.0
 _FOLDER = Path(__file__).parent.parent / "constraints"
@@ -78,7 +78,7 @@ def _package(path: Path) -> str:
 
 
 def _pins(python: str) -> dict[str, str]:
-    path = _FOLDER / _OLDEST_CONSTRAINTS.get(python, _CONSTRAINTS)
+    path = _FOLDER / _CONSTRAINTS.get(python, _NEWEST_CONSTRAINTS)
     try:
         lines = path.read_text("utf-8").split()
     except OSError as error:

@@ -13,11 +13,12 @@ CHECKPOINT ?= checkpoints/nano
 DEMO      := demo
 STAGE     ?= depth
 SMOKE     := smoke
+OUT       ?= profiled
 GATE      = $(if $(filter sim,$(EPISODES)),$(RUNTIME),$(VENV))
 export TASK
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-runtime setup-calibration demo test lint quantize verify bench train train-smoke provision flash rollback run scan doctor calibrate health stop clean
+.PHONY: help setup setup-runtime setup-calibration demo test lint quantize verify bench profile train train-smoke provision flash rollback run scan doctor calibrate health stop clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +55,9 @@ $(WHOLE): | setup-runtime
 
 bench: setup-runtime ## time every stage of BUNDLE by what it grows with, beside what this machine can do
 	@$(RUNTIME)/bin/molmoact-bench latency $(BUNDLE) --profile $(PROFILE)
+
+profile: setup-runtime ## profile BUNDLE as PROFILE on this machine into OUT: stages, loop, heat, power (SECONDS=30 ACCEPT=unjudged PORT=/dev/... CALIBRATION=arm.json)
+	@$(RUNTIME)/bin/molmoact-bench profile $(BUNDLE) --profile $(PROFILE) --out $(OUT) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ACCEPT),--accept-$(ACCEPT)) $(if $(PORT),--port $(PORT)) $(if $(CALIBRATION),--calibration $(CALIBRATION))
 
 train: setup ## train STAGE at nano size (general specialise rehearse discrete expert depth finetune) and what it needs
 	@$(MAKE) --no-print-directory -f scripts/train_nano.mk runs/nano/$(STAGE)/checkpoint

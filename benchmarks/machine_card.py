@@ -21,7 +21,7 @@ from edge.board_state import BoardState
 from edge.manifest import Manifest
 from edge.profile import Profile
 
-MEASURED, EMULATED, PREDICTED = "measured", "emulated", "predicted"
+MEASURED = "measured"
 _PROJECT = Path(__file__).resolve().parent.parent
 _PACKAGE = "molmoact-edge"
 

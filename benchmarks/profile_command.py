@@ -8,25 +8,19 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from benchmarks.errors import ProfileBenchError
 from benchmarks.latency import FEWEST_REPEATS
 from benchmarks.perfetto_trace import trace_of
-from benchmarks.predict import predict_row
 from benchmarks.profile_html import html_of
-from benchmarks.profile_report import HTML_NAME, REPORT_NAME, TRACE_NAME, StageRow, as_json
+from benchmarks.profile_report import HTML_NAME, REPORT_NAME, TRACE_NAME, as_json
 from benchmarks.profile_run import REST_S, Profiled, ProfileOptions, measure_profile
 from benchmarks.profile_table import print_profile
-from edge.errors import one_line
-from edge.manifest import Manifest
-from edge.profile import Profile
 from edge.run_arguments import DEPTH_MODES, add_acceptance
 
 LOOP_S = 30.0
-_MOST_PREDICTION_BYTES = 1 << 20
 
 
 def add_profile_command(
@@ -81,20 +75,13 @@ def add_profile_command(
     profile.add_argument(
         "--seed", type=zero_or_more, default=0, help="of the simulated desk (default 0)"
     )
-    profile.add_argument(
-        "--prediction",
-        type=Path,
-        metavar="JSON",
-        help="shown instead of the profile's: an object with board, stages_ms and source",
-    )
     add_acceptance(profile)
 
 
 def run_profile(args: argparse.Namespace) -> int:
     """Measure, write and print; returns the exit code, raises `EdgeError`."""
     check_new(args.out)
-    predict = read_prediction(args.prediction) if args.prediction else predict_row
-    profiled = measure_profile(_options(args), _say, predict=predict)
+    profiled = measure_profile(_options(args), _say)
     write_profile(args.out, profiled)
     print_profile(profiled.report, args.out)
     if profiled.loop is not None and profiled.loop.result.policy_hangs:
@@ -133,29 +120,6 @@ def write_profile(folder: Path, profiled: Profiled) -> None:
         raise ProfileBenchError(f"{folder}: cannot be written: {error.strerror}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def read_prediction(
-    path: Path,
-) -> Callable[[Profile, Manifest, StageRow], tuple[Mapping[str, Any] | None, str]]:
-    """Return a prediction that was made elsewhere and is only shown."""
-    try:
-        content = json.loads(path.read_bytes()[:_MOST_PREDICTION_BYTES])
-    except OSError as error:
-        raise ProfileBenchError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise ProfileBenchError(f"{path}: no JSON ({one_line(error)})") from None
-    stages_ms = content.get("stages_ms") if isinstance(content, dict) else None
-    numbers = isinstance(stages_ms, dict) and all(
-        value is None or (type(value) in (int, float) and value >= 0)
-        for value in stages_ms.values()
-    )
-    if not numbers or not isinstance(content.get("source"), str):
-        raise ProfileBenchError(
-            f"{path}: a prediction is an object with stages_ms, numbers of milliseconds by stage, "
-            "and source, a text that says where they come from"
-        )
-    return lambda profile, manifest, row: (content, "")
 
 
 def _options(args: argparse.Namespace) -> ProfileOptions:

@@ -26,7 +26,8 @@ h1{font-size:1.5rem;margin:0}h2{font-size:1.1rem;margin:2rem 0 .5rem}
 p{margin:.4rem 0}.soft{color:var(--soft)}
 .warn{background:var(--warnground);color:var(--warn);padding:.7rem 1rem;border-radius:.4rem;
 font-weight:600}
-table{border-collapse:collapse;width:100%;background:var(--panel);border-radius:.4rem}
+table{margin:.5rem 0;border-collapse:collapse;width:100%;background:var(--panel);
+border-radius:.4rem}
 th,td{padding:.3rem .7rem;text-align:right;border-bottom:1px solid var(--grid)}
 tr:last-child td{border-bottom:0}th:first-child,td:first-child,.text td{text-align:left}
 th{color:var(--soft);font-weight:600}td.predicted,th.predicted{font-style:italic}
@@ -46,8 +47,10 @@ def html_of(report: ProfileReport) -> str:
         f'<p class="warn">{escape(_sentence(labels.foreign))}</p>' if labels.foreign else "",
         _warning(report),
         _section("Machine", _pairs(_machine(report))),
-        *(_section(_title(row), _stage_table(report, row)) for row in report.stages),
-        _section("Predicted", _prediction(report)),
+        *(_section(_title(row), _stage_table(row)) for row in report.stages),
+        f"<p>Nothing is predicted: {escape(report.predicted_reason)}.</p>"
+        if report.predicted_reason
+        else "",
         _section("Control loop", _loop(report)),
         _section("Board", _pairs(_board(report))),
         _section("Energy", _pairs(_energy(report))),
@@ -115,8 +118,8 @@ def _title(row: StageRow) -> str:
     return f"Stages, measured: {depth}"
 
 
-def _stage_table(report: ProfileReport, row: StageRow) -> str:
-    predicted = (report.predicted or {}).get("stages_ms", {}) if row is report.stages[-1] else {}
+def _stage_table(row: StageRow) -> str:
+    predicted = _predicted_ms(row)
     beside = (*_COLUMNS, "predicted") if predicted else _COLUMNS
     lines = [
         [stage, *_times(times), *([_ms(predicted.get(stage))] if predicted else [])]
@@ -125,17 +128,25 @@ def _stage_table(report: ProfileReport, row: StageRow) -> str:
     note = (
         f"{row.calls} calls after {row.warm_up_calls} for warm-up, {row.cameras} cameras, "
         f"{row.prompt_tokens} tokens, {row.horizon} actions, {row.depth_passes_mean:.1f} depth "
-        f"passes a call. Milliseconds. {row.note}"
+        f"passes a call. Milliseconds. {row.note} {_predicted_words(row)}"
     )
     return f"<p>{escape(note)}</p>" + _table(("stage", *beside), lines)
 
 
-def _prediction(report: ProfileReport) -> str:
-    predicted = report.predicted
+def _predicted_ms(row: StageRow) -> dict[str, float]:
+    if row.predicted is None:
+        return {}
+    return {**row.predicted["stages_ms"], "call": row.predicted["call_ms"]}
+
+
+def _predicted_words(row: StageRow) -> str:
+    predicted = row.predicted
     if predicted is None:
-        return f"<p>Nothing: {escape(report.predicted_reason)}.</p>"
-    rest = {name: value for name, value in predicted.items() if name != "stages_ms"}
-    return _pairs(rest)
+        return ""
+    return (
+        f"Predicted for board {predicted['board']}, {predicted['unit']}, from bytes and "
+        f"operations; the least sure figure behind it is {predicted['kind']}."
+    )
 
 
 def _loop(report: ProfileReport) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 INK, FAINT = "#010203", "#040506"  # replaced by the page's text and grid colours
 WIDTH_IN, HEIGHT_IN = 9.0, 2.9
 SERIES = ("#3b82c4", "#d9822b", "#3f9c58", "#c2487b", "#8a6fd1", "#1f9aa6", "#a08325", "#d0524a")
-PREDICTED_HATCH = "////"
+PREDICTED = {"alpha": 0.6, "hatch": "////", "edgecolor": INK}
 _METADATA = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
 
 
@@ -39,39 +39,19 @@ def pictures_of(report: ProfileReport) -> dict[str, str]:
 
 
 def _stages(report: ProfileReport) -> str:
-    predicted = (report.predicted or {}).get("stages_ms", {})
-
     def draw(axes: Axes) -> None:
-        names, bars = [], 0
+        names: list[str] = []
         for row in report.stages:
-            left = 0.0
-            for stage, colour in STAGE_COLOURS.items():
-                median = row.stages_ms[stage].p50
-                axes.barh(bars, median, left=left, height=0.6, color=colour)
-                left += median
+            medians = {stage: row.stages_ms[stage].p50 for stage in STAGE_COLOURS}
+            _stack(axes, len(names), medians, {})
             call = row.stages_ms["call"]
             high = call.p95 if call.p95 is not None else call.max
-            axes.errorbar(
-                call.p50, bars, xerr=[[0.0], [max(high - call.p50, 0.0)]], color=INK, capsize=3
-            )
+            spread = [[0.0], [max(high - call.p50, 0.0)]]
+            axes.errorbar(call.p50, len(names), xerr=spread, color=INK, capsize=3)
             names.append(f"measured, {_depth(row)}")
-            bars += 1
-        if predicted:
-            left = 0.0
-            for stage, colour in STAGE_COLOURS.items():
-                width = predicted.get(stage) or 0.0
-                axes.barh(
-                    bars,
-                    width,
-                    left=left,
-                    height=0.6,
-                    color=colour,
-                    alpha=0.6,
-                    hatch=PREDICTED_HATCH,
-                    edgecolor=INK,
-                )
-                left += width
-            names.append(f"predicted for\n{_plain(report.predicted.get('board', 'the profile'))}")
+            if row.predicted:
+                _stack(axes, len(names), row.predicted["stages_ms"], PREDICTED)
+                names.append(f"predicted for\n{_plain(row.predicted['board'])}")
         axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
         axes.set_xlabel("milliseconds")
@@ -80,6 +60,14 @@ def _stages(report: ProfileReport) -> str:
         axes.legend(ncols=len(STAGE_COLOURS), loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
     return _svg(draw, "stages")
+
+
+def _stack(axes: Axes, line: int, stages_ms: dict[str, float], look: dict[str, Any]) -> None:
+    left = 0.0
+    for stage, colour in STAGE_COLOURS.items():
+        width = stages_ms.get(stage) or 0.0
+        axes.barh(line, width, left=left, height=0.6, color=colour, **look)
+        left += width
 
 
 def _depth(row: StageRow) -> str:

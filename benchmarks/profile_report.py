@@ -36,6 +36,7 @@ class StageRow:
     depth_passes_mean: float
     stages_ms: dict[str, StageTimes]  # and "call", which is all of them
     repeats_ms: dict[str, list[float]]  # each counted call
+    predicted: dict[str, Any] | None = None  # see `benchmarks.predict.predict_row`
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,6 @@ class ProfileReport:
     board: BoardPart
     energy: Energy
     memory: dict[str, MemoryPart]
-    predicted: dict[str, Any] | None
     predicted_reason: str  # why nothing is predicted
     command: str
 

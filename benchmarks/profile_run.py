@@ -11,7 +11,7 @@ simulated one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -25,6 +25,7 @@ from benchmarks.errors import ProfileBenchError
 from benchmarks.latency import WARM_UP_CALLS, MeasuredRow, measure_row, times_from_seconds
 from benchmarks.latency_report import Setting
 from benchmarks.machine_card import label, read_bundle, read_machine, read_profile
+from benchmarks.predict import predict_row
 from benchmarks.profile_board import board_part, memory_parts
 from benchmarks.profile_loop import LoopRun, loop_part, run_loop_once
 from benchmarks.profile_report import SCHEMA, ProfileReport, StageRow
@@ -44,7 +45,7 @@ REST, STAGES_PHASE, LOOP_PHASE = "rest", "stages", "loop"
 NOT_ASKED = "not asked for"
 NO_SERVOS = "no"
 
-Predict = Callable[[Profile, Manifest, StageRow], tuple[Mapping[str, Any] | None, str]]
+Predict = Callable[[Profile, Manifest, StageRow], tuple[dict[str, Any] | None, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def measure_profile(
     say: Callable[[str], None],
     *,
     reader: BoardReader | None = None,
-    predict: Predict | None = None,
+    predict: Predict = predict_row,
     make_sampler: Callable[[StateSource], BoardSampler] = BoardSampler,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Profiled:
@@ -111,8 +112,7 @@ def measure_profile(
                     loop, reason = run_loop_once(_run_options(options), profile, say), ""
         finally:
             sampler.close()
-    nothing = (None, "this program was given no prediction")
-    predicted, predicted_reason = predict(profile, manifest, rows[-1]) if predict else nothing
+    rows, predicted_reason = _predicted(rows, profile, manifest, predict)
     report = ProfileReport(
         schema=SCHEMA,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -131,7 +131,6 @@ def measure_profile(
             loop.ticks if loop else None,
         ),
         memory=memory_parts(sampler.samples, (REST, STAGES_PHASE, LOOP_PHASE)),
-        predicted=None if predicted is None else dict(predicted),
         predicted_reason=predicted_reason,
         command=options.command,
     )
@@ -198,6 +197,15 @@ def stage_row(measured: MeasuredRow, repeats: int) -> StageRow:
             for stage, values_s in repeats_s.items()
         },
     )
+
+
+def _predicted(
+    rows: list[StageRow], profile: Profile, manifest: Manifest, predict: Predict
+) -> tuple[list[StageRow], str]:
+    """Put beside each row what the profile's board predicts of it, or return why there is none."""
+    answers = [predict(profile, manifest, row) for row in rows]
+    beside = [replace(row, predicted=found) for row, (found, _) in zip(rows, answers, strict=True)]
+    return beside, next((reason for _, reason in answers if reason), "")
 
 
 def _servos(profile: Profile) -> str:

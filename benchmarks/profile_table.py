@@ -29,20 +29,23 @@ def print_profile(report: ProfileReport, folder: Path) -> None:
         for stage, times in row.stages_ms.items():
             cells = (getattr(times, name) for name in _COLUMNS)
             print(f"{stage:<12}" + "".join(f"{_number(cell):>10}" for cell in cells))
-    _print_predicted(report)
+        if row.predicted:
+            _print_predicted(row.predicted)
+    if report.predicted_reason:
+        print(f"\nnothing is predicted: {report.predicted_reason}")
     _print_loop(report)
     _print_board(report)
     print(f"\n{folder / HTML_NAME}; open {folder / TRACE_NAME} at ui.perfetto.dev")
     print(json.dumps({"bench": "profile", **_short(as_json(report))}))
 
 
-def _print_predicted(report: ProfileReport) -> None:
-    if report.predicted is None:
-        print(f"\npredicted: nothing, {report.predicted_reason}")
-        return
-    stages = report.predicted.get("stages_ms", {})
+def _print_predicted(predicted: dict[str, Any]) -> None:
+    stages = {**predicted["stages_ms"], "call": predicted["call_ms"]}
     listed = ", ".join(f"{stage} {_number(value)}" for stage, value in stages.items())
-    print(f"\npredicted, ms: {listed} ({report.predicted.get('source', 'source not given')})")
+    print(
+        f"predicted for {predicted['board']} ({predicted['unit']}), ms: {listed}; the least sure "
+        f"figure behind it is {predicted['kind']}"
+    )
 
 
 def _print_loop(report: ProfileReport) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 from fake_board import FakeBoard
 
 from benchmarks.board_sampler import BoardSampler
+from benchmarks.predict import predict_row
 from benchmarks.profile_run import ProfileOptions, measure_profile
 from edge.board_state import BoardReader
 from edge.loop import LoopEnd
@@ -117,7 +118,7 @@ def options_for(bundle, profile="sim", **changes):
     return ProfileOptions(**{**settings, **changes})
 
 
-def profiled_on(monkeypatch, root, kind, options, predict=None, **run):
+def profiled_on(monkeypatch, root, kind, options, predict=predict_row, **run):
     """Profile on a fake board."""
     board, clock = FakeBoard(root, kind), Clock()
     reader = BoardReader(board.root, run=board.run, clock=clock)

@@ -23,7 +23,13 @@ from benchmarks.profile_html import html_of
 from benchmarks.profile_report import as_json, read_profile_report
 from edge.policy import STAGES
 
-PREDICTION = {"board": "Jetson $a$ <b>", "stages_ms": {"vision": 11.0, "call": 12.5}, "source": "x"}
+PREDICTION = {
+    "board": "Jetson $a$ <b>",
+    "unit": "cpu",
+    "kind": "unverified",
+    "stages_ms": {"vision": 11.0},
+    "call_ms": 12.5,
+}
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +55,7 @@ def pc(bundles, tmp_path_factory):
             tmp_path_factory.mktemp("board"),
             BOARDS["pc"],
             options_for(bundles(), "orin_nano_8gb_25w"),
+            predict=lambda profile, manifest, row: (None, "nobody asked"),
         )
 
 
@@ -148,9 +155,11 @@ def test_the_page_is_whole_and_loads_nothing(page):
 
 def test_predicted_stands_beside_measured_and_is_escaped(page, pc_page):
     assert '<th class="predicted">predicted</th>' in page
-    assert '<td class="predicted">11.00</td>' in page
+    assert page.count('<td class="predicted">11.00</td>') == 2  # without depth, and with
+    assert '<td class="predicted">12.50</td>' in page
     assert "Jetson $a$ &lt;b&gt;" in page
     assert 'class="predicted"' not in pc_page
+    assert "Nothing is predicted: nobody asked" in pc_page
 
 
 def test_text_of_the_machine_cannot_become_markup(nano):
@@ -214,25 +223,6 @@ def test_nothing_is_left_of_a_folder_that_cannot_be_written(nano, tmp_path, monk
     with pytest.raises(Exception, match="No space left"):
         write_profile(tmp_path / "out", nano)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [
-        ("{", "no JSON"),
-        ('{"stages_ms": {"vision": "fast"}, "source": "x"}', "a prediction is an object"),
-        ('{"stages_ms": {"vision": 1}}', "a prediction is an object"),
-    ],
-)
-def test_a_prediction_that_is_none_is_refused_in_one_line(tmp_path, capsys, content, problem):
-    file = tmp_path / "prediction.json"
-    file.write_text(content)
-    out = str(tmp_path / "out")
-    arguments = ["profile", "b", "--profile", "sim", "--out", out, "--prediction", str(file)]
-    assert main(arguments) == 2
-    error = capsys.readouterr().err.strip().splitlines()
-    assert len(error) == 1
-    assert problem in error[0]
 
 
 class _Balance(HTMLParser):

@@ -122,8 +122,9 @@ def run_run(args: argparse.Namespace) -> None:
     if args.calibration:
         settings["calibrations"] = [_text(path) for path in args.calibration]
     with connector(args)() as link:
-        link.ask("settings", settings=settings)
-    print(f"{args.host}: {args.task or 'no task; the arm is let down'}")
+        service = link.ask("settings", settings=settings)["service"]
+    says = f" ({service['says']})" if service["says"] else ""
+    print(f"{args.host}: {args.task or 'no task; the arm is let down'}{says}")
 
 
 def run_prune(args: argparse.Namespace) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from deploy.agent_archive import agent_archive
 from deploy.errors import FlashError
-from deploy.link import AgentLink, Say, ssh_command
+from deploy.link import AgentLink, Say, session_command, ssh_command
 
 _READY_S = 10.0
 _SSHD_CONFIG = """Port {port}
@@ -80,7 +80,7 @@ class PracticeDevice:
     def session_words(self) -> list[str]:
         """The words that start a session."""
         if self._ssh:
-            return [*self._ssh, "session"]
+            return session_command(self._ssh, str(self.root))
         return [self.python, "-I", str(self.root / "agent.pyz"), "session"]
 
     def connect(self, say: Say = lambda line: None) -> AgentLink:

@@ -10,6 +10,7 @@ from deploy.errors import FlashError
 from edge.profile import Profile, load_profile
 
 FOLDER = "profile"
+_CALIBRATION = "calibration"
 _REFERENCES = ("board", "arm", "cameras", "based_on")
 
 
@@ -38,6 +39,9 @@ def _collect(path: Path, folder: Path, files: dict[str, bytes]) -> None:
     stated = yaml.safe_load(content)
     if not isinstance(stated, dict):
         return
+    calibration = stated.get(_CALIBRATION)
+    if isinstance(calibration, str) and (path.parent / calibration).is_file():
+        files[f"{FOLDER}/{calibration}"] = (path.parent / calibration).read_bytes()
     for key in _REFERENCES:
         named = stated.get(key)
         if isinstance(named, str) and _is_path(named):

@@ -17,11 +17,12 @@ from typing import Callable
 from deploy.device.durable import write_whole
 from deploy.device.errors import DeviceError
 from deploy.device.interpreter import interpreters
-from deploy.device.layout import DEFAULT_ROOT, SUPERVISOR, SYSTEMD, Config, Layout
+from deploy.device.layout import DEFAULT_ROOT, SUPERVISOR, SYSTEMD, Config, Layout, read_config
 from deploy.device.signature import AllowedKey, key_from_public, read_allowed_keys
 
 SERVICE_USER = "molmoact"
-_GROUPS = ("dialout", "video", "render", "i2c")  # serial port, cameras, GPU, power rails
+# serial port; cameras and GPU; power rails; jetson-stats
+_GROUPS = ("dialout", "video", "render", "i2c", "jtop")
 _SUDOERS = Path("/etc/sudoers.d/molmoact-edge")
 
 
@@ -46,6 +47,8 @@ def provision(
     user = service_user or (SERVICE_USER if as_robot else None)
     if user is not None:
         _make_user(layout, user)
+    if python is None and layout.config.exists():
+        python = read_config(layout).python
     config = Config(_service_kind(as_robot), user, python)
     if python and not interpreters(config):
         raise DeviceError(f"{python} is no Python from 3.10 to 3.13")

@@ -25,7 +25,7 @@ from deploy.device.installing import (
 from deploy.device.layout import Config, Layout, read_config
 from deploy.device.objects import missing_objects, receive_object
 from deploy.device.offer import Offer, consider
-from deploy.device.service import service_of
+from deploy.device.service import service_of, watch
 from deploy.device.settings import read_settings, store_settings
 from deploy.device.signature import read_allowed_keys
 from deploy.device.state import read_state
@@ -34,6 +34,7 @@ from deploy.device.version import AGENT_VERSION
 from deploy.device.wire import PROTOCOL, Wire
 
 LOOKING = ("facts", "status", "keys")
+SETTINGS_SETTLE_S = 2.0
 
 
 class Session:
@@ -177,9 +178,12 @@ class Session:
 
     def _settings(self, request: dict) -> dict:
         settings = store_settings(self._layout, request.get("settings") or {})
-        if self._layout.current_id() is not None:
+        current = self._layout.current_id()
+        if current is not None:
             self._service.restart()
-        return {"settings": settings}
+            _, start_s = _times(request)
+            watch(self._service, current, start_s, SETTINGS_SETTLE_S)
+        return {"settings": settings, "service": self._service.status()}
 
     def _prune(self, request: dict) -> dict:
         keep = request.get("keep")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from benchmarks.ceiling import Ceiling
 from benchmarks.workload import ATTENTION, EXPERT, Pass
-from edge.hardware import KINDS, MEASURED, UNVERIFIED, Figure, PowerMode
+from edge.hardware import DERIVED, KINDS, MEASURED, UNVERIFIED, Figure, PowerMode
 
 CPU, GPU = UNITS = ("cpu", "gpu")
 _FP32, _INT8, _BLOCKS = "fp32", "int8", "blocks"
@@ -24,9 +24,15 @@ _PEERS = "peers' figures on Jetsons suggest 0.4 to 0.6; not measured with this m
 INT8_SHARE = Figure(0.84, MEASURED, f"matrix products of the int8 prompt, {_HERE}")
 BLOCK_SHARE = Figure(0.42, MEASURED, f"MatMulNBits, half of the INT8 kernel, {_HERE}")
 FLOAT_SHARE = Figure(0.67, MEASURED, f"attention, two thirds of the FP32 peak, {_HERE}")
-FLOW_SHARE = Figure(0.16, MEASURED, f"flow steps of 30 rows, of the INT8 peak, {_HERE}")
+FLOW_SHARE = Figure(0.19, MEASURED, f"flow steps of 30 rows, of the INT8 peak, {_HERE}")
 INT4_READ_SHARE = Figure(0.70, MEASURED, f"decoding one token in int4, {_HERE}")
 READ_SHARE = Figure(0.90, MEASURED, f"decoding one token in int8, {_HERE}")
+MATRIX_S = Figure(
+    19e-6,
+    DERIVED,
+    "a matrix with the operations around it, of any size: 7.2 ms of the nano model's flow steps "
+    "(docs/runtime.md) less their products; taken for every machine",
+)
 # Of a processor's stated limits, what a ceiling measured there would be.
 BOARD_READ_SHARE = Figure(
     0.67, UNVERIFIED, "11.4 of 17.1 GB/s on a Raspberry Pi 5, second hand; assumed for all boards"
@@ -49,8 +55,12 @@ class Limits:
     shares: tuple[Figure, ...]
 
     def seconds(self, stage: str, passes: Iterable[Pass]) -> float:
-        """Return what the passes of a stage take: each its reads or its products, the longer."""
-        return sum(one.times * max(self._reads(one), self._products(stage, one)) for one in passes)
+        """Return what passes of a stage take: reads or products, the longer, and a fixed part."""
+        return sum(
+            one.times
+            * (max(self._reads(one), self._products(stage, one)) + one.matrices * MATRIX_S.value)
+            for one in passes
+        )
 
     def _reads(self, one: Pass) -> float:
         return (

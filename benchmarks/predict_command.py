@@ -23,6 +23,7 @@ from edge.manifest import read_manifest
 from edge.profile import load_profile
 from edge.report import machine_name
 from quantization.config import parse_config
+from quantization.errors import BuildError
 from training.init.checkpoint_config import model_config, processor_config
 from training.init.sizes import SIZES, size_by_name
 
@@ -66,8 +67,13 @@ def add_predict_command(
         help="with --this-machine: numbers of cameras (default 1 2); else the profile's cameras",
     )
     predict.add_argument("--norm-tag", help="needed when the bundle has several")
-    predict.add_argument("--repeats", type=count, default=FEWEST_REPEATS)
-    predict.add_argument("--seconds-per-row", type=seconds, metavar="S")
+    predict.add_argument(
+        "--repeats",
+        type=count,
+        default=FEWEST_REPEATS,
+        help=f"with --this-machine: counted calls a row (default {FEWEST_REPEATS})",
+    )
+    predict.add_argument("--seconds-per-row", type=seconds, metavar="S", help="end a row early")
 
 
 def run_predict(args: argparse.Namespace) -> None:
@@ -149,16 +155,22 @@ def _workload(args: argparse.Namespace) -> Workload:
         return workload_of_manifest(read_manifest(args.bundles[0]), str(args.bundles[0]))
     if not args.recipe:
         raise PredictionError("which recipe? give --recipe int4, int8, int8-int4, fp32 or a file")
+    name = args.size or str(args.checkpoint)
+    try:
+        return workload_of_config(parse_config(*_configuration(args)), args.recipe, name)
+    except BuildError as error:
+        raise PredictionError(str(error)) from None
+
+
+def _configuration(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     if args.size:
-        config, processor = configuration_of_size(args.size)
-    else:
-        config, processor = (
-            read_json(args.checkpoint / name, _MAX_CONFIG_BYTES)
-            for name in ("config.json", "processor_config.json")
-        )
-    return workload_of_config(
-        parse_config(config, processor), args.recipe, args.size or str(args.checkpoint)
-    )
+        return configuration_of_size(args.size)
+    paths = [args.checkpoint / name for name in ("config.json", "processor_config.json")]
+    for path in paths:
+        if not path.is_file():
+            raise PredictionError(f"{path}: no such file; --checkpoint is a checkpoint's folder")
+    config, processor = (read_json(path, _MAX_CONFIG_BYTES) for path in paths)
+    return config, processor
 
 
 class _AnyTokenizer:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks.machine_limits import CPU, GPU, UNITS, Limits, limits_of_mode
+from benchmarks.machine_limits import CPU, GPU, MATRIX_S, UNITS, Limits, limits_of_mode
 from benchmarks.predict import CHANGED, FIRST, NO_DEPTH, STILL, BoardPrediction, UnitPrediction
 from benchmarks.workload import STAGES
 
 _GIB = 2**30
-_HEAD = "predicted from bytes and operations, not measured; figures in seconds unless stated"
+_HEAD = "predicted from bytes and operations, not measured"
 _GPU_NOTE = (
     "gpu: what an engine that ran there could do; the engine of this version runs on the processor"
 )
@@ -105,11 +105,15 @@ def _print_unit(predicted: BoardPrediction, unit: UnitPrediction) -> None:
         return
     fits = {True: "fits", False: "does not fit", None: "usable memory is not known"}[unit.fits]
     print(f"{unit.unit}, {fits}; least sure of the board's figures: {unit.kind}")
-    print(f"{'':<16}" + "".join(f"{name:>10}" for name in (*STAGES, "call")) + f"{'replans/s':>11}")
+    print(
+        f"{'milliseconds':<16}"
+        + "".join(f"{name:>10}" for name in (*STAGES, "call"))
+        + f"{'replans/s':>11}"
+    )
     for scenario, stages in unit.stages_ms.items():
         cells = [*(stages[stage] for stage in STAGES), unit.call_ms(scenario)]
         hz = predicted.replans_hz(unit.unit, scenario)
-        print(f"{scenario:<16}" + "".join(f"{ms / 1e3:>10.3f}" for ms in cells) + f"{hz:>11.2f}")
+        print(f"{scenario:<16}" + "".join(f"{ms:>10.1f}" for ms in cells) + f"{hz:>11.2f}")
     slow = [name for name in unit.stages_ms if unit.call_ms(name) > predicted.max_chunk_age_s * 1e3]
     if slow:
         print(
@@ -118,6 +122,7 @@ def _print_unit(predicted: BoardPrediction, unit: UnitPrediction) -> None:
         )
     limits = limits_of_mode(predicted.hardware.power_mode, unit.unit)
     assert isinstance(limits, Limits)
+    print(f"  {MATRIX_S.value * 1e6:.0f} us ({MATRIX_S.kind}): {MATRIX_S.source}")
     for share in limits.shares:
         print(f"  share {share.value:.2f} ({share.kind}): {share.source}")
 

@@ -75,6 +75,7 @@ class Pass:
     """One run of a graph, or several alike."""
 
     times: int
+    matrices: int  # that it multiplies by: each has a few small operations around it
     read_bytes: dict[str, float]  # by the format of what is read
     operations: dict[str, float]  # by the format of the matrix, or ATTENTION; 2 a product
 
@@ -160,7 +161,8 @@ def _vision_pass(work: Workload, scene: Scene) -> Pass:
     for layer in outputs:  # a square matrix: its side is the width of all heads
         width = math.sqrt(layer.weights)
         _add(operations, ATTENTION, 4.0 * scene.crops * patches**2 * width)
-    return Pass(1, _read(of_graph(layers, VISION)), operations)
+    whole = of_graph(layers, VISION)
+    return Pass(1, len(whole), _read(whole), operations)
 
 
 def _prefill_pass(work: Workload, prompt: int, riding: int) -> Pass:
@@ -172,7 +174,8 @@ def _prefill_pass(work: Workload, prompt: int, riding: int) -> Pass:
     for form, count in _multiply(whole, riding).items():
         _add(operations, form, count)
     _add(operations, ATTENTION, 4.0 * rows**2 * _query_width(work) * work.model.layers)
-    return Pass(1, _read(whole if riding else used), operations)
+    met = whole if riding else used
+    return Pass(1, len(met), _read(met), operations)
 
 
 def _decoder_pass(work: Workload, rows: int, length: int, times: int) -> Pass:
@@ -182,7 +185,7 @@ def _decoder_pass(work: Workload, rows: int, length: int, times: int) -> Pass:
     _add(operations, ATTENTION, attended)
     reads = _read(layers)
     _add(reads, ATTENTION, float(cache_bytes(work.model, length)))
-    return Pass(times, reads, operations)
+    return Pass(times, len(layers), reads, operations)
 
 
 def _expert_passes(work: Workload, horizon: int, length: int) -> list[Pass]:
@@ -197,7 +200,10 @@ def _expert_passes(work: Workload, horizon: int, length: int) -> list[Pass]:
     cross = 2 * model.layers * model.expert_width * length * _FLOAT_BYTES
     _add(reads, ATTENTION, float(cross))
     cache = {ATTENTION: float(cache_bytes(model, length))}
-    return [Pass(1, cache, shared), Pass(model.flow_steps, reads, operations)]
+    return [
+        Pass(1, len(context) * model.layers, cache, shared),
+        Pass(model.flow_steps, len(step), reads, operations),
+    ]
 
 
 def _query_width(work: Workload) -> float:

@@ -7,7 +7,7 @@ import pytest
 from benchmarks import predict_check
 from benchmarks.ceiling import Ceiling
 from benchmarks.cli import main
-from benchmarks.machine_limits import CPU, GPU, limits_of_ceiling, limits_of_mode
+from benchmarks.machine_limits import CPU, GPU, MATRIX_S, limits_of_ceiling, limits_of_mode
 from benchmarks.model_shapes import planned_layers, shapes_of
 from benchmarks.predict import (
     CHANGED,
@@ -124,8 +124,9 @@ def test_a_pass_takes_its_reads_or_its_products_whichever_is_longer(full):
     slow_memory = limits_of_ceiling(dataclasses.replace(X86, read_gb_s=1.0))
     slow_arithmetic = limits_of_ceiling(dataclasses.replace(X86, int8_gop_s=10.0))
     one = passes[0]
-    at_least_s = one.times * sum(one.read_bytes.values()) / 0.9e9
-    assert slow_memory.seconds("depth", passes) == pytest.approx(at_least_s)
+    reads_s = sum(one.read_bytes.values()) / 0.9e9
+    fixed_s = one.matrices * MATRIX_S.value
+    assert slow_memory.seconds("depth", passes) == pytest.approx(one.times * (reads_s + fixed_s))
     faster_memory = limits_of_ceiling(dataclasses.replace(X86, read_gb_s=1e4, int8_gop_s=10.0))
     assert slow_arithmetic.seconds("depth", passes) == faster_memory.seconds("depth", passes)
 
@@ -138,7 +139,7 @@ def test_more_cameras_and_more_depth_take_longer_and_a_faster_board_less(full):
     assert whole == sorted(whole)
     twice = Ceiling(2, 2 * X86.read_gb_s, 2 * X86.fp32_gflop_s, 2 * X86.int8_gop_s)
     halved = stages(work, FIRST, limits_of_ceiling(twice))
-    assert sum(halved.values()) == pytest.approx(whole[-1] / 2)
+    assert sum(halved.values()) == pytest.approx(whole[-1] / 2, rel=0.03)  # all but the fixed part
 
 
 def test_a_rate_is_bounded_by_what_the_profile_allows(full):

@@ -46,48 +46,41 @@ class JtopSource:
 
     def temperatures_c(self) -> dict[str, float]:
         """Return the sensors that are on."""
-        sensors = self._ask(lambda client: dict(client.temperature)) or {}
-        return {
-            name: float(values["temp"])
-            for name, values in sensors.items()
-            if values.get("online", True) and values.get("temp", _OFFLINE_C) != _OFFLINE_C
-        }
+        return self._ask(lambda client: _temperatures_c(client.temperature)) or {}
 
     def clocks_mhz(self) -> tuple[dict[str, float], dict[str, float]]:
         """Return the clocks and their caps now, by unit: cpu, gpu, emc."""
-        cores = self._ask(lambda client: client.cpu["cpu"]) or []
-        gpus = self._ask(lambda client: dict(client.gpu)) or {}
-        emc = self._ask(lambda client: client.memory["EMC"]) or {}
-        online = [core.get("freq", {}) for core in cores if core.get("online")]
         units = {
-            "cpu": online,
-            "gpu": [gpu.get("freq", {}) for gpu in gpus.values()],
-            "emc": [emc],
+            "cpu": self._ask(lambda client: [c["freq"] for c in client.cpu["cpu"] if c["online"]]),
+            "gpu": self._ask(lambda client: [gpu["freq"] for gpu in dict(client.gpu).values()]),
+            "emc": self._ask(lambda client: [dict(client.memory["EMC"])]),
         }
-        return _highest_mhz(units, "cur"), _highest_mhz(units, "max")
+        return self._highest_mhz(units, "cur"), self._highest_mhz(units, "max")
 
     def power_mw(self) -> tuple[dict[str, float], float | None, str]:
         """Return the rails, the board's total and what the total is."""
-        power = self._ask(lambda client: dict(client.power)) or {}
-        rails = {name: float(rail["power"]) for name, rail in power.get("rail", {}).items()}
-        total = power.get("tot", {})
-        if "power" not in total:
-            return rails, None, ""
-        note = total.get("name") or f"sum of {len(rails)} rails"
-        return rails, float(total["power"]), f"{note}, by jtop"
+        return self._ask(lambda client: _power_mw(client.power)) or ({}, None, "")
 
     def power_mode(self) -> CurrentMode | None:
         """Return the power mode that is on."""
-        mode = self._ask(lambda client: (client.nvpmodel.id, client.nvpmodel.name))
-        return CurrentMode(int(mode[0]), str(mode[1]), SOURCE) if mode else None
+        return self._ask(
+            lambda client: CurrentMode(int(client.nvpmodel.id), str(client.nvpmodel.name), SOURCE)
+        )
 
     def part_number(self) -> str | None:
         """Return the module's part number from its EEPROM, "p3767-0005"."""
-        return self._ask(lambda client: client.board["hardware"]["P-Number"])
+        return self._ask(lambda client: str(client.board["hardware"]["P-Number"]))
 
     def close(self) -> None:
         """End the client."""
         self._ask(lambda client: client.close())
+
+    def _highest_mhz(self, units: dict[str, Any], key: str) -> dict[str, float]:
+        asked = {
+            unit: self._ask(lambda _, of=clocks: max(float(clock[key]) for clock in of))
+            for unit, clocks in units.items()
+        }
+        return {unit: clock_khz / 1e3 for unit, clock_khz in asked.items() if clock_khz}
 
     def _ask(self, question: Callable[[Any], Any]) -> Any:
         with suppress(*self._failures):
@@ -120,9 +113,15 @@ def _start(module: Any, failures: tuple[type[BaseException], ...], opened: list[
         opened.append(client)
 
 
-def _highest_mhz(units: dict[str, list[dict[str, Any]]], key: str) -> dict[str, float]:
-    found = {
-        unit: max((float(values.get(key) or 0) for values in clocks), default=0.0) / 1e3
-        for unit, clocks in units.items()
+def _temperatures_c(sensors: Any) -> dict[str, float]:
+    return {
+        name: float(values["temp"])
+        for name, values in dict(sensors).items()
+        if values.get("online", True) and values["temp"] != _OFFLINE_C
     }
-    return {unit: clock_mhz for unit, clock_mhz in found.items() if clock_mhz > 0}
+
+
+def _power_mw(power: Any) -> tuple[dict[str, float], float, str]:
+    rails = {name: float(rail["power"]) for name, rail in power["rail"].items()}
+    name = power["tot"].get("name") or f"sum of {len(rails)} rails"
+    return rails, float(power["tot"]["power"]), f"{name}, by jtop"

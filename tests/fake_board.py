@@ -186,6 +186,7 @@ class FakeBoard:
             for core in range(self.kind.cores):
                 lines.append(f"CPU_ONLINE CORE_{core} {int(core < mode.cores)}")
             if self.kind.tpc_mask_path:
+                lines.append("FBP_POWER_GATING FBP_PG_MASK 0x2")
                 lines.append(f"TPC_POWER_GATING TPC_PG_MASK {mode.tpc_mask}")
             for policy in range(2):
                 lines.append(f"CPU_A78_{policy} MIN_FREQ 729600")

@@ -140,7 +140,7 @@ def test_modes_are_those_of_the_board_with_their_limits(tmp_path):
     assert modes.default_id == 1
     mode = modes.by_name("25W")
     assert (mode.cpu_mhz, mode.gpu_mhz, mode.emc_mhz) == (1344.0, 918.0, 3199.0)
-    assert (mode.cores_online, mode.tpc_mask) == (6, 240)
+    assert (mode.cores_online, mode.tpc_mask, mode.fbp_mask) == (6, 240, 2)
     uncapped = modes.by_name("MAXN_SUPER")
     assert (uncapped.cpu_mhz, uncapped.gpu_mhz, uncapped.emc_mhz) == (None, None, None)
 

@@ -102,14 +102,12 @@ def test_files_speak_again_when_its_service_ends(tmp_path):
     assert reader.state().temperatures_c["tj"] == 45.0  # once gone it is not asked again
 
 
+@pytest.mark.parametrize("value", [None, {}, {"cpu": [{}]}, {"any": {"temp": None, "freq": {}}}])
 @pytest.mark.parametrize("attribute", ["temperature", "cpu", "gpu", "power", "nvpmodel", "board"])
-def test_what_a_version_lacks_is_unknown(attribute):
+def test_what_a_version_lacks_or_says_otherwise_is_unknown(attribute, value):
     client = FakeJtop()
-    setattr(client, attribute, None)
+    setattr(client, attribute, value)
     source = JtopSource(client)
-    source.temperatures_c()
-    source.clocks_mhz()
-    source.power_mw()
     asked = {
         "temperature": source.temperatures_c() == {},
         "cpu": "cpu" not in source.clocks_mhz()[0],

@@ -12,8 +12,8 @@ Level 0 is everything; at level k the first k rungs are in effect. Each look goe
   `max_quiet_s`, so that a board on the edge of what it can do does not swing for ever;
 - into a **hold** only for what a hold mends: late deadlines, a board that throttles or is past its
   trip point. Being near the trip point is no reason to stop working;
-- out of a hold after `hold_quiet_s`, and never while the board says that it throttles. A hold that
-  lasts longer than the arm's `max_hold_s` is ended by the safety gate, softly.
+- out of a hold `hold_quiet_s` after the last of these, and never while the board says that it
+  throttles. A hold longer than the arm's `max_hold_s` is ended by the safety gate, softly.
 """
 
 from __future__ import annotations
@@ -75,13 +75,16 @@ class Ladder:
         """Look once; return the step that was taken."""
         now_s = self._clock()
         causes = self._causes(pressure)
-        self._keep_quiet_time(now_s, not causes and self._is_clear(pressure))
+        is_quiet = not causes and self._is_clear(pressure)
+        if self.holds:
+            is_quiet = not (pressure.throttled or self._needs_hold(pressure))
+        self._keep_quiet_time(now_s, is_quiet)
         last_s = None if self._last is None else self._last.t_s
         if last_s is not None and now_s - last_s < self._profile.least_step_s:
             return None
-        if causes:
+        if causes and not self.holds:
             return self._down(now_s, causes, pressure)
-        return self._up(now_s, pressure)
+        return self._up(now_s)
 
     def quiet_time_s(self) -> float:
         """Return for how long nothing may press before the next step up."""
@@ -104,16 +107,15 @@ class Ladder:
                 self._patience = 1.0
         return self._step(now_s, self.level + 1, rung, "; ".join(causes))
 
-    def _up(self, now_s: float, pressure: Pressure) -> Step | None:
+    def _up(self, now_s: float) -> Step | None:
         if self.level == 0 or self._quiet_since_s is None:
-            return None
-        if self.holds and pressure.throttled:
             return None
         quiet_s = now_s - self._quiet_since_s
         if quiet_s < self.quiet_time_s():
             return None
         rung = self.rungs[self.level - 1]
-        return self._step(now_s, self.level - 1, rung, f"nothing pressed for {quiet_s:.0f} s")
+        what = "nothing that a hold mends" if self.holds else "nothing"
+        return self._step(now_s, self.level - 1, rung, f"{what} pressed for {quiet_s:.0f} s")
 
     def _step(self, now_s: float, level: int, rung: Rung, reason: str) -> Step:
         self._last = Step(now_s, self.level, level, rung.name, reason)

@@ -163,8 +163,8 @@ def _verdict(
 ) -> RungVerdict:
     between, full = report.difference, report.against_figures.success.share
     checks = {
-        "success_drop_points": GateCheck(-100.0 * between.difference, DROP_POINTS, False),
-        "success_drop_bound_points": GateCheck(-100.0 * between.low, DROP_BOUND_POINTS, False),
+        "success_drop_points": GateCheck(0.0 - 100.0 * between.difference, DROP_POINTS, False),
+        "success_drop_bound_points": GateCheck(0.0 - 100.0 * between.low, DROP_BOUND_POINTS, False),
         "full_pace_success_percent": GateCheck(100.0 * full, FULL_SUCCESS_PERCENT, True),
     }
     return RungVerdict(

@@ -170,9 +170,15 @@ def test_hold_is_left_after_its_own_quiet_time_and_never_while_throttled(looks_a
     climber = Climber(throttled=looks_at_flag).down_to(N_RUNGS)
     assert climber.ladder.holds
     assert climber.for_s(THROTTLED, 300) == []
-    steps = climber.for_s(COOL, 5)
-    assert [step.to_level for step in steps] == [N_RUNGS - 1]
+    (step,) = climber.for_s(COOL, 5)
+    assert step.to_level == N_RUNGS - 1
+    assert step.reason == "nothing that a hold mends pressed for 3 s"
     assert not climber.ladder.holds
+
+
+def test_hold_is_left_by_a_board_that_is_still_warm_and_not_entered_again():
+    climber = Climber().down_to(N_RUNGS, THROTTLED)
+    assert [step.to_level for step in climber.for_s(HOT, 120)] == [N_RUNGS - 1]
 
 
 def test_ladder_without_rungs_that_can_be_used_does_nothing():
@@ -202,9 +208,14 @@ usable = st.lists(st.booleans(), min_size=N_RUNGS, max_size=N_RUNGS)
 
 
 def presses(pressure):
+    near = pressure.headroom_c is not None and pressure.headroom_c < 5.0
+    return near or needs_hold(pressure)
+
+
+def needs_hold(pressure):
     return (
         bool(pressure.throttled)
-        or (pressure.headroom_c is not None and pressure.headroom_c < 5.0)
+        or (pressure.headroom_c is not None and pressure.headroom_c < 0.0)
         or (pressure.late_call_share is not None and pressure.late_call_share > 0.5)
         or (pressure.late_tick_share is not None and pressure.late_tick_share > 0.1)
     )
@@ -222,7 +233,7 @@ def test_whatever_presses_the_ladder_keeps_its_rules(spells, usable):
             now_s[0] += gap_s
             level, held = ladder.level, ladder.holds
             step = ladder.observe(pressure)
-            if presses(pressure):
+            if needs_hold(pressure) if held else presses(pressure):
                 quiet_since_s = None
             elif quiet_since_s is None:
                 quiet_since_s = now_s[0]
@@ -236,13 +247,13 @@ def test_whatever_presses_the_ladder_keeps_its_rules(spells, usable):
             assert step.rung == rungs[max(step.from_level, step.to_level) - 1].name
             assert last_step_s is None or now_s[0] - last_step_s >= LADDER.least_step_s
             if step.is_down:
-                assert presses(pressure)
+                assert needs_hold(pressure) if ladder.holds else presses(pressure)
             else:
                 least_s = LADDER.hold_quiet_s if held else LADDER.quiet_s
                 assert now_s[0] - quiet_since_s >= least_s
                 assert not (held and pressure.throttled)
                 assert last_step_s is None or now_s[0] - last_step_s >= least_s
-            last_step_s = now_s[0]
+            last_step_s, quiet_since_s = now_s[0], None
     for _ in range(len(rungs) * (round(LADDER.max_quiet_s) + 2)):
         now_s[0] += 1.0
         step = ladder.observe(COOL)

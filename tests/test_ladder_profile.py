@@ -1,5 +1,6 @@
 import dataclasses
 from importlib import resources
+from pathlib import Path
 
 import pytest
 import yaml
@@ -104,3 +105,20 @@ def test_boards_ladder_is_read_with_its_profile_and_kept_in_a_record(tmp_path):
     (tmp_path / "board.yaml").write_text(text.replace("ladder: null\n", slow))
     with pytest.raises(ProfileError, match="board sim_host: ladder rung max_policy_hz 5; al"):
         load_profile(tmp_path / "own.yaml")
+
+
+def test_board_file_of_the_documentation_is_one(tmp_path):
+    text = (Path(__file__).parents[1] / "docs" / "ladder.md").read_text("utf-8")
+    board = text.partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "board.yaml").write_text(board)
+    robot = resources.files("profiles").joinpath("so101.yaml").read_text("utf-8")
+    name = yaml.safe_load(robot)["board"]
+    (tmp_path / "own.yaml").write_text(robot.replace(f"board: {name}", "board: board.yaml"))
+    ladder = load_profile(tmp_path / "own.yaml").board.ladder
+    assert ladder.rungs[-1] == Rung("hold", 1.0)
+
+
+def test_shipped_boards_that_are_real_have_a_ladder_and_none_holds_the_arm():
+    for name in ("orin_nano_8gb_25w", "thor_t5000", "so101"):
+        rungs = load_profile(name).board.ladder.rungs
+        assert {rung.change for rung in rungs} == set(CHANGES) - {"hold"}

@@ -24,7 +24,13 @@ FAIL_OVER_PERCENT = 5.0
 ALARM_SHARE = 0.05  # of comparisons without any change, over all quantities
 # Least differences that matter: shares of a whole call, and of a tick.
 CALL_SHARE, TICK_SHARE = 0.005, 0.01
-WORSE, BETTER, SAME, UNCLEAR, NOT_JUDGED = "worse", "better", "same", "unclear", "not judged"
+VERDICTS = WORSE, BETTER, SAME, UNCLEAR, NOT_JUDGED = (
+    "worse",
+    "better",
+    "same",
+    "unclear",
+    "not judged",
+)
 ACROSS = ("machine", "mode", "bundle", "profile")
 _MIB_IN_GIB = 1024
 
@@ -117,9 +123,11 @@ def quantities_of(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Q
             continue
         least = CALL_SHARE * float(np.median(row["repeats_ms"]["call"]))
         for stage, repeats in row["repeats_ms"].items():
+            if stage == "depth" and row["changed_percent"] is None:
+                continue  # nothing but the clock's own time
             name = f"{stage}, {_depth(row)}"
             found.append(Quantity(name, "ms", repeats, other["repeats_ms"][stage], least))
-    found += _loop_quantities(before.get("loop"), after.get("loop"))
+    found += _loop_quantities(before, after)
     windows = [report["energy"]["windows_mj"] for report in (before, after)]
     if all(windows):
         found.append(Quantity("energy of an action", "mJ", *windows, 0.0))
@@ -130,18 +138,16 @@ def quantities_of(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Q
     return [quantity for quantity in found if max(quantity.before + quantity.after) > 0]
 
 
-def _loop_quantities(
-    before: Mapping[str, Any] | None, after: Mapping[str, Any] | None
-) -> list[Quantity]:
-    if not before or not after:
+def _loop_quantities(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Quantity]:
+    setting = _loop_setting(before)
+    if setting is None or setting != _loop_setting(after):
         return []
-    if _loop_setting(before) != _loop_setting(after):
-        return []
-    least = TICK_SHARE * 1e3 / before["row"]["control_hz"]
+    least = TICK_SHARE * 1e3 / before["loop"]["row"]["control_hz"]
+    others = after["loop"]["repeats"]
     return [
-        Quantity(f"{name}, loop", "ms", repeats, after["repeats"][name], least)
-        for name, repeats in before["repeats"].items()
-        if repeats and after["repeats"].get(name)
+        Quantity(f"{name}, loop", "ms", repeats, others[name], least)
+        for name, repeats in before["loop"]["repeats"].items()
+        if repeats and others.get(name)
     ]
 
 
@@ -166,8 +172,8 @@ def _change(quantity: Quantity, fail_over_percent: float, confidence: float) -> 
     return Change(
         name=quantity.name,
         unit=quantity.unit,
-        before=before,
-        after=after,
+        before=round(before, 4),
+        after=round(after, 4),
         percent=_percent(after / before) if before > 0 else None,
         low_percent=None if low is None else _percent(low),
         high_percent=None if high is None else _percent(high),
@@ -191,7 +197,7 @@ def _refuse_others(
         "machine": [_machine_text(report) for report in (before, after)],
         "mode": [report["machine"]["power_mode"] for report in (before, after)],
         "bundle": [report["bundle"]["files_sha256"] for report in (before, after)],
-        "profile": [_profile_text(report) for report in (before, after)],
+        "profile": [report["profile"]["name"] for report in (before, after)],
     }
     for what, (first, second) in sides.items():
         if first != second and what not in across:
@@ -205,11 +211,8 @@ def _machine_text(report: Mapping[str, Any]) -> str:
     machine = report["machine"]
     memory = machine["memory_mib"]
     size = "unknown memory" if memory is None else f"{round(memory / _MIB_IN_GIB)} GiB"
-    return f"{machine['name']}, {machine['cpu']}, {machine['cores']} cores, {size}"
-
-
-def _profile_text(report: Mapping[str, Any]) -> str:
-    return f"{report['profile']['name']} with {report['labels']['servos']} servos"
+    names = ", ".join(dict.fromkeys((machine["name"], machine["cpu"])))
+    return f"{names}, {machine['cores']} cores, {size}"
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
@@ -218,12 +221,11 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[st
     pairs += [
         (key, before["bundle"][key], after["bundle"][key]) for key in ("recipe", "files_sha256")
     ]
-    pairs.append(("profile", before["profile"], after["profile"]))
-    return [
-        name if isinstance(first, dict) else f"{name}: {first} and {second}"
-        for name, first, second in pairs
-        if first != second
+    pairs += [
+        (f"profile's {key}", value, after["profile"][key])
+        for key, value in before["profile"].items()
     ]
+    return [f"{name}: {first} and {second}" for name, first, second in pairs if first != second]
 
 
 def _cautions(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
@@ -237,9 +239,10 @@ def _cautions(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     settings = [{_setting(row) for row in report["stages"]} for report in (before, after)]
     if settings[0] != settings[1]:
         found.append("not every setting of the stages was measured in both")
-    loops = [report["loop"] and _loop_setting(report["loop"]) for report in (before, after)]
-    if loops[0] != loops[1]:
-        found.append("the loops are not compared: rate, depth or task differ, or one did not run")
+    if _loop_setting(before) != _loop_setting(after):
+        found.append(
+            "the loops are not compared: rate, depth, task or servos differ, or one did not run"
+        )
     return found
 
 
@@ -247,8 +250,11 @@ def _setting(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return row["cameras"], row["changed_percent"], row["horizon"]
 
 
-def _loop_setting(loop: Mapping[str, Any]) -> tuple[Any, ...]:
-    return loop["row"]["control_hz"], loop["depth"], loop["task"]
+def _loop_setting(report: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    loop = report["loop"]
+    if loop is None:
+        return None
+    return loop["row"]["control_hz"], loop["depth"], loop["task"], report["labels"]["servos"]
 
 
 def _depth(row: Mapping[str, Any]) -> str:

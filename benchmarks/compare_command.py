@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from pathlib import Path
 
-from benchmarks.compare import ACROSS, FAIL_OVER_PERCENT, Change, Comparison, compare_reports
+from benchmarks.compare import (
+    ACROSS,
+    FAIL_OVER_PERCENT,
+    VERDICTS,
+    Change,
+    Comparison,
+    compare_reports,
+)
 from benchmarks.profile_report import read_profile_report
 
 EXIT_REGRESSION = 1
@@ -68,23 +76,24 @@ def print_comparison(comparison: Comparison) -> None:
         f"\nworse or better: by more than {comparison.fail_over_percent:g} %, as sure as "
         f"{comparison.confidence:.2%} intervals of the ratio of medians are"
     )
-    print(f"{'':<32}{'before':>10}{'after':>10}{'change':>9}{'from':>9}{'to':>9}  verdict")
+    print(f"{'':<34}{'before':>10}{'after':>10}{'change':>12}{'from':>12}{'to':>12}  verdict")
     for change in comparison.changes:
         print(_line(change))
-    n_worse = len(comparison.worse)
-    print(f"\n{n_worse} of {len(comparison.changes)} became worse")
+    counts = Counter(change.verdict for change in comparison.changes)
+    listed = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+    print(f"\n{listed}")
     print(json.dumps(comparison.as_json()))
 
 
 def _line(change: Change) -> str:
     percents = "".join(
-        f"{'-' if value is None else format(value, '+.1f') + ' %':>9}"
+        f"{'-' if value is None else format(value, '+.1f') + ' %':>12}"
         for value in (change.percent, change.low_percent, change.high_percent)
     )
     note = f" ({change.note})" if change.note else ""
     name = f"{change.name}, {change.unit}"
     return (
-        f"{name:<32}{change.before:>10.2f}{change.after:>10.2f}{percents}  {change.verdict}{note}"
+        f"{name:<34}{change.before:>10.2f}{change.after:>10.2f}{percents}  {change.verdict}{note}"
     )
 
 

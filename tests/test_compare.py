@@ -54,7 +54,7 @@ def report(seed=0, **changes):
             "active_sms": 8,
         },
         "bundle": {"files_sha256": "00ff", "recipe": "int4"},
-        "profile": {"name": "orin_nano_8gb_25w", "control_hz": 30.0},
+        "profile": {"name": "orin_nano_8gb_25w", "control_hz": 30.0, "threads": 5},
         "stages": [
             {
                 "cameras": 2,
@@ -203,15 +203,23 @@ def test_another_machine_mode_bundle_or_profile_is_refused_unless_named(what):
 def test_what_else_differs_is_said():
     after = report(100)
     after["machine"]["onnxruntime"] = "1.31.1"
+    after["profile"]["threads"] = 4
     after["board"] = {"throttled": True, "throttle_reasons": ["gpu capped"]}
     after["loop"]["depth"] = "full"
     found = compare_reports(report(0), after)
-    assert found.differs == ["onnxruntime: 1.23.0 and 1.31.1"]
+    assert found.differs == ["onnxruntime: 1.23.0 and 1.31.1", "profile's threads: 5 and 4"]
     assert any("throttled in the second profile: gpu capped" in line for line in found.cautions)
     assert any("loops are not compared" in line for line in found.cautions)
     assert not any(
         "loop" in change.name and "memory" not in change.name for change in found.changes
     )
+
+
+def test_stages_are_compared_where_one_has_no_loop():
+    found = compare_reports(report(0), report(100, loop=None))
+    names = {change.name for change in found.changes}
+    assert "call, no depth" in names
+    assert "policy call, loop" not in names
 
 
 def written(folder, made):
@@ -228,7 +236,7 @@ def test_the_exit_code_tells_a_regression(tmp_path, capsys):
     assert main(["compare", before, same]) == 0
     assert main(["compare", before, worse, "--fail-over", "5%"]) == 1
     out = capsys.readouterr().out
-    assert "1 of " in out
+    assert "\n1 worse, " in out
     last = json.loads(out.strip().splitlines()[-1])
     assert (last["bench"], last["regressions"]) == ("compare", 1)
 

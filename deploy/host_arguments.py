@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,11 @@ def add_ssh(command: argparse.ArgumentParser) -> None:
         help="passed to ssh as -o, as often as given",
     )
     command.add_argument(
+        "--via",
+        metavar="WORDS",
+        help="reach the device by these words instead of ssh: 'docker exec -i NAME'",
+    )
+    command.add_argument(
         "--root",
         default=DEFAULT_ROOT,
         help=f"folder on the device (default {DEFAULT_ROOT}); another one needs no root rights",
@@ -36,7 +42,9 @@ def add_ssh(command: argparse.ArgumentParser) -> None:
 
 
 def ssh_of(args: argparse.Namespace) -> list[str]:
-    """Return the words that reach the device."""
+    """Return the words that reach the device; what it is to do comes behind them as one text."""
+    if args.via is not None:
+        return [*shlex.split(args.via), "/bin/sh", "-c"]
     return ssh_command(args.host, args.port, args.identity, tuple(args.ssh_option))
 
 

@@ -22,7 +22,7 @@ UDEV_RULES = "60-molmoact-arm.rules"
 _SYSTEM_FOLDERS = {SERVICE: Path("/etc/systemd/system"), UDEV_RULES: Path("/etc/udev/rules.d")}
 SUPERVISOR_SAYS = "supervisor: "
 _COMMAND_S = 60.0
-_SUPERVISOR_START_S = 10.0
+_SUPERVISOR_START_S = 60.0  # of an emulated processor, too
 _FROM_SYSTEMD = {
     "active": RUNNING,
     "activating": STARTING,
@@ -46,7 +46,8 @@ def release_of_process(pid: int | None) -> str | None:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return None
-    found = re.search(r"/releases/([^/]+)/", words[0].decode("utf-8", "replace") if words else "")
+    started = b" ".join(words[:3]).decode("utf-8", "replace")  # an emulator's name may come first
+    found = re.search(r"/releases/([^/]+)/", started)
     return found.group(1) if found else None
 
 

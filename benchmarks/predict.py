@@ -24,26 +24,28 @@ from benchmarks.workload import (
     workload_of_manifest,
 )
 from edge.board_profile import BoardProfile
-from edge.hardware import MEASURED, UNVERIFIED, Figure, Hardware
+from edge.hardware import DERIVED, UNVERIFIED, Figure, Hardware
 from edge.manifest import Manifest
 from edge.profile import CameraProfile, Profile
 from quantization.recipes import RECIPES
 
 NO_DEPTH, FIRST, CHANGED, STILL = "no depth", "first frame", "third changed", "still"
 # Of random weights of real size (docs/performance.md): 10 of 30 changed codes that moved took 5
-# passes behind the prefill, 84 of 100 took 27, and about 16 rows of each were fed in vain.
+# passes behind the prefill, 84 of 100 took 27; 16 rows a pass is what its time leaves for rows.
 _CHANGED_PASSES, _FIRST_PASSES, _ROWS_A_PASS = 0.05, 0.33, 16  # passes a depth cell
 # Largest first: what `fits` recommends is the first that does.
 _RECIPES = ("int8-int4", "int8", "int4")
 _MIB = 1 << 20
 
 PROGRAM_BYTES = Figure(
-    150e6, MEASURED, "interpreter, numpy, onnxruntime and OpenCV, two x86 cores; rounded up"
+    150e6, UNVERIFIED, "room for libraries, pictures and recorder; 0.03 GB right after importing"
 )
 # The full-size model had 0.70 GB more in use than weights, keys, values and program; it had 600
 # rows, and its widest rows are 9728 numbers of 4 bytes.
 WORK_ROWS = Figure(
-    30.0, MEASURED, "rows as wide as the widest matrix; int4, int8, int8-int4 on two x86 cores"
+    30.0,
+    DERIVED,
+    "rows as wide as the widest matrix: fitted to peaks of three recipes (docs/performance.md)",
 )
 CUDA_BYTES = Figure(
     1.1 * 2**30, UNVERIFIED, "CUDA context and libraries: 6.6 GiB usable of which 5.5 are planned"

@@ -269,3 +269,9 @@ def test_the_table_of_all_boards_has_each_mode_once_and_what_is_refused(capsys):
     for name in (*names, "orin_nano_4gb"):
         assert sum(line.split()[:1] == [name] for line in lines[:-1]) == 1
     assert any(line.startswith("orin_nano_4gb") and "refused" in line for line in lines)
+
+
+def test_the_table_in_the_documentation_is_the_one_that_is_printed_today(capsys):
+    assert main(["predict", "--size", "full", "--recipe", "int4", "--all", "--markdown"]) == 0
+    page = (Path(__file__).parent.parent / "docs" / "profiles.md").read_text()
+    assert capsys.readouterr().out in page

@@ -64,6 +64,8 @@ class BoardSampler:
     def start(self) -> None:
         """Take the first sample and start the thread."""
         self._psutil = optional_psutil()
+        if self._psutil is not None:
+            self._psutil.cpu_percent(interval=None)  # the first answer is over no time
         self.take()
         self._thread = threading.Thread(target=self._run, name="board sampler", daemon=True)
         self._thread.start()
@@ -91,7 +93,7 @@ class BoardSampler:
             state = self.source.state()
             percent = None
             if self._psutil is not None:
-                percent = self._psutil.cpu_percent(interval=None)
+                percent = self._psutil.cpu_percent(interval=None) if self.samples else None
                 state = _filled(state, self._psutil)
             self.samples.append(Sample(self._phase, state, read_pages(), percent))
 

@@ -11,8 +11,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.errors import ProfileBenchError
+from benchmarks.errors import ProfileBenchError, ProfileInterruptedError
 from benchmarks.latency import FEWEST_REPEATS
+from benchmarks.loop_command import EXIT_SIGNAL
 from benchmarks.perfetto_trace import trace_of
 from benchmarks.profile_html import html_of
 from benchmarks.profile_report import HTML_NAME, REPORT_NAME, TRACE_NAME, as_json
@@ -81,7 +82,11 @@ def add_profile_command(
 def run_profile(args: argparse.Namespace) -> int:
     """Measure, write and print; returns the exit code, raises `EdgeError`."""
     check_new(args.out)
-    profiled = measure_profile(_options(args), _say)
+    try:
+        profiled = measure_profile(_options(args), _say)
+    except ProfileInterruptedError as error:
+        _say(str(error))
+        return EXIT_SIGNAL + error.signal_number
     write_profile(args.out, profiled)
     print_profile(profiled.report, args.out)
     if profiled.loop is not None and profiled.loop.result.policy_hangs:
@@ -102,9 +107,9 @@ def check_new(folder: Path) -> None:
 def write_profile(folder: Path, profiled: Profiled) -> None:
     """Write the three files; the folder appears with all of them or not at all."""
     contents = {
-        REPORT_NAME: json.dumps(as_json(profiled.report), indent=1) + "\n",
+        REPORT_NAME: json.dumps(as_json(profiled.report), indent=1, allow_nan=False) + "\n",
         HTML_NAME: html_of(profiled.report),
-        TRACE_NAME: json.dumps(trace_of(profiled)) + "\n",
+        TRACE_NAME: json.dumps(trace_of(profiled), allow_nan=False) + "\n",
     }
     parent = folder.absolute().parent
     try:
@@ -137,7 +142,9 @@ def _options(args: argparse.Namespace) -> ProfileOptions:
         calibrations=None if args.calibration is None else tuple(args.calibration),
         seed=args.seed,
         accept=tuple(args.accept or ()),
-        command=f"molmoact-bench profile {args.bundle} --profile {args.profile}",
+        command=f"molmoact-bench profile {args.bundle} --profile {args.profile} --repeats "
+        f"{args.repeats} "
+        + ("--no-loop" if args.no_loop else f"--seconds {args.seconds:g} --depth {args.depth}"),
     )
 
 

@@ -6,6 +6,7 @@ machine, a bundle or a profile is escaped.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
@@ -256,7 +257,7 @@ def _times(times: StageTimes) -> list[str]:
 
 
 def _ms(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.2f}"
+    return UNKNOWN if value is None or math.isnan(value) else f"{value:.2f}"
 
 
 def _listed(values: Mapping[str, float]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.energy import executed
-from benchmarks.errors import ProfileBenchError
+from benchmarks.errors import ProfileInterruptedError
 from benchmarks.loop_bench import row_from_run, run_once
 from benchmarks.profile_report import LoopPart
 from edge.profile import Profile
@@ -27,13 +27,10 @@ class LoopRun:
 
 
 def run_loop_once(options: RunOptions, profile: Profile, say: Callable[[str], None]) -> LoopRun:
-    """Run the robot once; `ProfileBenchError` when a signal or a hanging policy ended it."""
+    """Run the robot once; `ProfileInterruptedError` when a signal ended it."""
     result, ticks = run_once(options, profile, say)
     if result.signal_number is not None:
-        raise ProfileBenchError(
-            f"signal {result.signal_number} ended the loop after {len(ticks['t_s'])} ticks; "
-            "nothing was written"
-        )
+        raise ProfileInterruptedError(result.signal_number, len(ticks["t_s"]))
     return LoopRun(result, ticks)
 
 
@@ -69,8 +66,9 @@ def _by_second(
     if not len(ticks["t_s"]):
         return []
     second = (ticks["t_s"] - ticks["t_s"][0]).astype(int)
+    measured = np.isfinite(ticks[column])
     return [
-        round(float(reduce(ticks[column][second == number])) * 1e3, 4)
+        round(float(reduce(ticks[column][inside])) * 1e3, 4)
         for number in range(int(second[-1]))
-        if (second == number).any()
+        if (inside := (second == number) & measured).any()
     ]

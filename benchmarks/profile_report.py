@@ -7,6 +7,7 @@ needs to tell a change from noise.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,16 @@ class ProfileReport:
 
 
 def as_json(report: ProfileReport) -> dict[str, Any]:
-    """Return the report as plain values."""
-    return asdict(report)
+    """Return the report as values that JSON has: what is no number is null."""
+    return _finite(asdict(report))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_profile_report(path: Path) -> dict[str, Any]:

@@ -14,16 +14,16 @@ from edge.policy_thread import PolicyCall
 from edge.run import RunResult
 from edge.safety import Outcome
 
-TICKS, RATE_HZ, TICK_S = 90, 30.0, 0.004
+TICKS, RATE_HZ, TICK_S, LATE_S = 90, 30.0, 0.004, 0.0002
 READ_S, DECIDE_S, WRITE_S = 0.002, 0.0005, 0.0015
 
 
 class FakeRun:
     """Stands for `run_robot`: three seconds of ticks, during which the board warms up."""
 
-    def __init__(self, sampler_take, board, clock, throttle=False, late_s=0.0002):
+    def __init__(self, sampler_take, board, clock, throttle=False, signal_number=None):
         self.take, self.board, self.clock = sampler_take, board, clock
-        self.throttle, self.late_s = throttle, late_s
+        self.throttle, self.signal_number = throttle, signal_number
 
     def __call__(self, options, profile, open_arms, say):
         began_s = self.clock.now_s
@@ -33,7 +33,7 @@ class FakeRun:
         np.savez(
             options.arrays,
             t_s=t_s,
-            late_s=np.full(TICKS, self.late_s),
+            late_s=np.where(np.arange(TICKS) == 5, np.nan, LATE_S),
             tick_s=np.full(TICKS, TICK_S),
             read_s=np.full(TICKS, READ_S),
             decide_s=np.full(TICKS, DECIDE_S),
@@ -58,7 +58,7 @@ class FakeRun:
         }
         return RunResult(
             end=LoopEnd("time", "3 s are over"),
-            signal_number=None,
+            signal_number=self.signal_number,
             report=report,
             calls=(policy_call(0, began_s + 0.2),),
             fault_trace=None,

@@ -108,6 +108,31 @@ def test_another_power_mode_than_the_profile_describes_is_said(bundles, tmp_path
     assert report.energy.reason == "the loop was not run"
 
 
+def test_seconds_of_ticks_are_the_repeats_of_the_loop(nano):
+    repeats = nano.report.loop.repeats
+    assert repeats["tick lateness"] == [
+        0.2,
+        0.2,
+    ]  # whole seconds; a tick without a time is left out
+    assert repeats["tick"] == [4.0, 4.0]
+    assert repeats["policy call"] == [pytest.approx(100.0)]
+
+
+def test_a_signal_in_the_loop_writes_nothing_and_is_in_the_exit_code(
+    bundles, tmp_path, monkeypatch, capsys
+):
+    def interrupted(options, say):
+        root = tmp_path / "board"
+        return profiled_on(monkeypatch, root, BOARDS["pc"], options, signal_number=15)
+
+    monkeypatch.setattr("benchmarks.profile_command.measure_profile", interrupted)
+    out = tmp_path / "out"
+    arguments = ["profile", str(bundles()), "--profile", "sim", "--out", str(out)]
+    assert main([*arguments, "--repeats", "1", "--rest", "1"]) == 143
+    assert "signal 15 ended the loop after 90 ticks; nothing was written" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_energy_is_power_over_the_actions_that_were_executed(nano):
     energy = nano.report.energy
     power_mw = 4.984 * 1204
@@ -209,7 +234,7 @@ def test_the_folder_appears_whole_and_is_never_overwritten(nano, tmp_path):
     ]
     assert read_profile_report(folder)["schema"] == "molmoact-edge.profile.v1"
     assert read_profile_report(folder / "report.json") == json.loads(
-        json.dumps(as_json(nano.report))
+        json.dumps(as_json(nano.report), allow_nan=False)
     )
     arguments = ["profile", "bundle", "--profile", "sim", "--out", str(folder)]
     assert main(arguments) == 2

@@ -81,10 +81,10 @@ class AgentLink:
         self._send({"verb": verb, **arguments})
         return self._result()
 
-    def send_object(self, sha256: str, offset: int, source: BinaryIO, size: int) -> None:
+    def send_object(self, sha256: str, offset: int, source: BinaryIO) -> None:
         """Send the rest of a content, from `offset` on."""
         source.seek(offset)
-        self._send({"verb": "receive", "sha256": sha256, "offset": offset, "bytes": size - offset})
+        self._send({"verb": "receive", "sha256": sha256, "offset": offset})
         try:
             while chunk := source.read(CHUNK_BYTES):
                 self._process.stdin.write(chunk)

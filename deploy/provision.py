@@ -22,8 +22,8 @@ def provision_host(
     root: str = DEFAULT_ROOT,
     python: str | None = None,
     forget_state: bool = False,
-) -> str:
-    """Make the machine behind `ssh` a device; returns what it says. May ask for its password."""
+) -> None:
+    """Make the machine behind `ssh` a device, which says so itself; may ask for its password."""
     lines = [public_key(path) for path in keys]
     text = "".join(f"{key.kind} {key.key} {key.name}\n" for key in lines)
     folder = _remote([*ssh, _UPLOAD.format(name="agent.pyz")], agent_archive()).strip()
@@ -40,13 +40,9 @@ def provision_host(
             f'else sudo {command} --push-user "$(id -un)"; fi'
         )
     command = f"{command}; status=$?; rm -rf {quoted}; exit $status"
-    done = subprocess.run(
-        [*_at_terminal(ssh), command], stdout=subprocess.PIPE, text=True, check=False
-    )
-    if done.returncode:
-        lines_said = done.stdout.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise FlashError(f"provisioning failed: {lines_said[-1]}")
-    return done.stdout.strip()
+    exit_code = subprocess.run([*_at_terminal(ssh), command], check=False).returncode
+    if exit_code:
+        raise FlashError(f"provisioning failed with exit code {exit_code}; the lines above say why")
 
 
 def _at_terminal(ssh: list[str]) -> list[str]:

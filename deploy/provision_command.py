@@ -40,4 +40,4 @@ def add_provision(commands: argparse._SubParsersAction) -> None:
 
 def run_provision(args: argparse.Namespace) -> None:
     """Do it; FlashError says why not."""
-    print(provision_host(ssh_of(args), tuple(args.key), args.root, args.python, args.forget_state))
+    provision_host(ssh_of(args), tuple(args.key), args.root, args.python, args.forget_state)

@@ -111,7 +111,7 @@ def _converse(
     for entry in missing:
         on_phase(RECEIVE)
         with release.object_path(entry["sha256"]).open("rb") as source:
-            link.send_object(entry["sha256"], entry["have"], source, entry["size"])
+            link.send_object(entry["sha256"], entry["have"], source)
     say("installing")
     on_phase(INSTALL)
     link.ask("install")

@@ -12,7 +12,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from edge import cli
@@ -20,6 +22,7 @@ from edge.errors import EdgeError
 from edge.service_notify import NotifyingArm, ServiceNotifier
 
 WAITING = "waiting for a task: molmoact-flash run HOST --task WORDS"
+PORT_S, POLL_S = 30.0, 0.2  # after boot a USB adapter may come later than the service
 EXIT_OK, EXIT_ERROR = 0, 2
 
 
@@ -38,6 +41,7 @@ def main() -> int:
     if words is None:
         _wait(notifier)
         return EXIT_OK
+    _wait_for_ports(words, notifier)
     return cli.main(words, wrap_arm=lambda arm: NotifyingArm(arm, notifier))
 
 
@@ -73,6 +77,17 @@ def _read(path: Path, absent: dict | None) -> dict:
         raise ServiceError(f"{path}: no release is installed here") from error
     except (OSError, ValueError) as error:
         raise ServiceError(f"{path}: cannot be read ({error})") from error
+
+
+def _wait_for_ports(words: Sequence[str], notifier: ServiceNotifier) -> None:
+    """Wait until every port is there; `run` says what is missing when it never comes."""
+    ports = [word for before, word in pairwise(words) if before == "--port"]
+    deadline_s = time.monotonic() + PORT_S
+    while missing := [port for port in ports if not os.path.exists(port)]:
+        if time.monotonic() > deadline_s:
+            return
+        notifier.status(f"waiting for {missing[0]}")
+        time.sleep(POLL_S)
 
 
 def _wait(notifier: ServiceNotifier) -> None:

@@ -47,7 +47,7 @@ wanted="$version $extras $(cat pyproject.toml "$constraints" | sha256sum | cut -
 echo "setting up $env (Python $version, $extras)"
 rm -rf "$env"
 if uv_works; then
-  uv venv --quiet --python "$python" "$env"
+  uv venv --quiet --seed --python "$python" "$env"
   uv pip install --quiet --python "$env/bin/python" --constraint "$constraints" --editable ".[$extras]"
 else
   "$python" -m venv "$env" || { echo "$python cannot make environments; on Debian: apt-get install python3-venv" >&2; exit 2; }

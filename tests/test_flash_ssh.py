@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def test_the_commands_from_provision_to_rollback(tmp_path, capsys):
+def test_the_commands_from_provision_to_rollback(tmp_path, capfd):
     key, other = make_key(tmp_path, "team"), make_key(tmp_path, "other")
     releases = [
         practice_release(tmp_path / f"r{number}", number, key, bundle_kib=8) for number in (1, 2)
@@ -29,24 +29,24 @@ def test_the_commands_from_provision_to_rollback(tmp_path, capsys):
         words = device.host_words
         release = ["--release", str(releases[0].folder), "--settle-s", "0.2"]
         assert cli.main(["push", *words, *release]) == 2
-        assert "does not know; known: other" in capsys.readouterr().err
+        assert "does not know; known: other" in capfd.readouterr().err
         assert cli.main(["provision", *words, "--key", f"{key}.pub"]) == 0
-        assert "takes releases signed by team" in capsys.readouterr().out
+        assert "takes releases signed by team" in capfd.readouterr().out
         for made in releases:
             result = tmp_path / f"{made.folder.name}.json"
             words_of = ["--release", str(made.folder), "--settle-s", "0.2", "--result", str(result)]
             assert cli.main(["push", *words, *words_of]) == 0
         assert 0 < json.loads(result.read_text())["sent_bytes"] < releases[1].total_bytes
-        capsys.readouterr()
+        capfd.readouterr()
         assert cli.main(["push", *words, "--release", str(sick.folder)]) == 2
-        assert "health check failed" in capsys.readouterr().err
+        assert "health check failed" in capfd.readouterr().err
         assert cli.main(["rollback", *words, "--settle-s", "0.2"]) == 0
         assert cli.main(["status", *words]) == 0
-        said = capsys.readouterr().out
+        said = capfd.readouterr().out
         assert f"{device.host}: {releases[0].manifest.id} running: release 1" in said
         assert f"before     {releases[1].manifest.id}" in said
         assert cli.main(["keys", *words]) == 0
-        assert capsys.readouterr().out.startswith("team  ssh-ed25519 ")
+        assert capfd.readouterr().out.startswith("team  ssh-ed25519 ")
         assert cli.main(["run", *words, "--task", "lift it"]) == 0
         assert cli.main(["prune", *words, "--keep", "1"]) == 0
     finally:

@@ -32,6 +32,7 @@ EXIT_OK, EXIT_REFUSED = 0, 2
 def main(argv: list | None = None) -> int:
     """Run a verb; 0 when it is done, 2 when it was refused or failed."""
     args = _parser().parse_args(argv)
+    os.umask(0o022)  # the service's user reads what root installs
     layout = Layout(Path(args.root))
     try:
         if args.verb == "session":

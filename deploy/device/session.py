@@ -29,7 +29,7 @@ from deploy.device.service import service_of, watch
 from deploy.device.settings import read_settings, store_settings
 from deploy.device.signature import read_allowed_keys
 from deploy.device.state import read_state
-from deploy.device.tidying import prune, recover
+from deploy.device.tidying import drop_release, prune, recover
 from deploy.device.version import AGENT_VERSION
 from deploy.device.wire import PROTOCOL, Wire
 
@@ -166,7 +166,11 @@ class Session:
         manifest = installed_manifest(self._layout, self._offered().manifest.id)
         check_still_trusted(self._layout, manifest.id)
         say = self._wire.say
-        health = check_installed(self._layout, self._config, manifest, self._service, say)
+        try:
+            health = check_installed(self._layout, self._config, manifest, self._service, say)
+        except DeviceError:
+            drop_release(self._layout, manifest.id)
+            raise
         say(f"healthy: {_in_words(health)}")
         activate(self._layout, manifest, self._service, say, *_times(request))
         return {"release": manifest.id, "health": health}

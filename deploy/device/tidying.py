@@ -45,6 +45,16 @@ def point_current(layout: Layout, release_id: str | None) -> None:
         sync_folder(layout.root)
 
 
+def drop_release(layout: Layout, release_id: str) -> None:
+    """Remove a release that turned out bad, unless it is one that runs or ran.
+
+    Its contents stay; those that are damaged are found out when it is installed again.
+    """
+    state = read_state(layout)
+    if release_id not in (layout.current_id(), state.confirmed, state.previous):
+        remove_tree(layout.release(release_id))
+
+
 def prune(layout: Layout, state: State, keep: int, say: Callable[[str], None]) -> int:
     """Remove all releases but the newest `keep`, the current and the one before; returns bytes.
 

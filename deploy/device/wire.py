@@ -1,6 +1,6 @@
 """The conversation with the host: lines of JSON over stdin and stdout, contents between them.
 
-host:   {"verb": "receive", "sha256": "...", "offset": 0, "bytes": 4096}  then 4096 bytes
+host:   {"verb": "receive", "sha256": "...", "offset": 0}  then the content from there on
 device: {"say": "..."} as often as it likes, then {"done": {...}} or {"error": {"kind", "text"}}
 
 A host that is gone does not stop what was begun; one that is silent for long is let go, so that a

@@ -1,0 +1,139 @@
+"""The service under systemd, with stand-ins for its commands."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from deploy.device import service as service_module
+from deploy.device.errors import DeviceError
+from deploy.device.service import (
+    FAILED,
+    RUNNING,
+    STARTING,
+    SystemdService,
+    release_of_process,
+    watch,
+)
+
+STAND_IN = """#!/bin/sh
+echo "$(basename "$0") $*" >> {calls}
+[ -f {answer} ] && [ "$1" = show ] && cat {answer}
+exit 0
+"""
+
+
+@pytest.fixture
+def systemd(tmp_path, monkeypatch):
+    """Give (the service, the commands so far, a way to say what `systemctl show` answers)."""
+    calls, answer, programs = tmp_path / "calls", tmp_path / "answer", tmp_path / "bin"
+    programs.mkdir()
+    for name in ("systemctl", "udevadm", "journalctl"):
+        (programs / name).write_text(STAND_IN.format(calls=calls, answer=answer))
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    folders = {"molmoact-edge.service": tmp_path / "system", "60-molmoact-arm.rules": tmp_path}
+    (tmp_path / "system").mkdir()
+    monkeypatch.setattr(service_module, "_SYSTEM_FOLDERS", folders)
+
+    def heard():
+        lines = calls.read_text().splitlines() if calls.exists() else []
+        calls.unlink(missing_ok=True)
+        return lines
+
+    def answers(**values):
+        answer.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+
+    return SystemdService(), heard, answers
+
+
+def release_in(folder, unit="unit 1", rules="rules 1"):
+    (folder / "system").mkdir(parents=True, exist_ok=True)
+    (folder / "system" / "molmoact-edge.service").write_text(unit)
+    (folder / "system" / "60-molmoact-arm.rules").write_text(rules)
+    return folder
+
+
+def test_a_releases_unit_and_rule_are_installed_where_they_differ(systemd, tmp_path):
+    service, heard, _ = systemd
+    service.adopt(release_in(tmp_path / "r1"))
+    assert (tmp_path / "system" / "molmoact-edge.service").read_text() == "unit 1"
+    first = heard()
+    assert "systemctl daemon-reload" in first
+    assert "systemctl enable molmoact-edge.service" in first
+    assert "udevadm control --reload-rules" in first
+    service.adopt(release_in(tmp_path / "r2"))
+    assert heard() == []
+    service.adopt(release_in(tmp_path / "r3", unit="unit 2"))
+    assert heard() == ["systemctl daemon-reload", "systemctl enable molmoact-edge.service"]
+
+
+def test_a_new_start_forgets_what_failed_before(systemd):
+    service, heard, _ = systemd
+    service.restart()
+    assert heard() == [
+        "systemctl reset-failed molmoact-edge.service",
+        "systemctl restart --no-block molmoact-edge.service",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "state"),
+    [("active", RUNNING), ("activating", STARTING), ("failed", FAILED), ("inactive", "stopped")],
+)
+def test_what_systemd_says_is_read(systemd, said, state):
+    service, _, answers = systemd
+    answers(ActiveState=said, NRestarts=2, MainPID=0, StatusText="waiting for a task: x=y")
+    status = service.status()
+    assert (status["state"], status["restarts"], status["pid"]) == (state, 2, None)
+    assert status["says"] == "waiting for a task: x=y"
+
+
+class Told:
+    """A service whose states come from a list, one a look."""
+
+    def __init__(self, *looks):
+        self.looks = list(looks)
+
+    def status(self):
+        state, pid, restarts = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+        release = "new" if pid else None
+        return {"state": state, "pid": pid, "restarts": restarts, "release": release}
+
+    def last_words(self):
+        return "its last words"
+
+
+def watched(*looks, start_s=5.0, settle_s=2.0):
+    now_s = [0.0]
+
+    def sleep(seconds):
+        now_s[0] += seconds
+
+    watch(Told(*looks), "new", start_s, settle_s, clock=lambda: now_s[0], sleep=sleep)
+    return now_s[0]
+
+
+def test_a_release_is_good_when_it_has_stayed_up():
+    assert watched((STARTING, 7, 0), (STARTING, 7, 0), (RUNNING, 7, 0)) == pytest.approx(2.2)
+
+
+@pytest.mark.parametrize(
+    ("looks", "says"),
+    [
+        ([(STARTING, 7, 0), (FAILED, None, 0)], "did not start: its last words"),
+        ([(STARTING, None, 1)], "did not start"),
+        ([(RUNNING, 7, 0), (STARTING, None, 1)], "did not stay up"),
+        ([(RUNNING, 7, 0), (RUNNING, 8, 1)], "started anew"),
+        ([(STARTING, 7, 0)], "was not ready after 5 s"),
+    ],
+)
+def test_a_release_that_does_not_stay_up_is_told(looks, says):
+    with pytest.raises(DeviceError, match=says):
+        watched(*looks)
+
+
+def test_a_process_without_a_release_is_none():
+    assert release_of_process(os.getpid()) is None
+    assert release_of_process(None) is None

@@ -4,7 +4,8 @@ The format is Chrome's JSON trace events ("Trace Event Format", the document tha
 catapult/docs/trace-event-format.md names; that Perfetto reads it says its
 docs/getting-started/other-formats.md): one object an event, `ph` its kind, `ts` and `dur` in
 microseconds. Written here are complete events (X), which must lie inside each other on one thread,
-counters (C) and names (M). The labels of the report stand in the process's name and in `otherData`.
+counters (C), of which Perfetto makes a track for each argument, and names (M). The labels of the
+report stand in the process's name and in `otherData`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def trace_of(profiled: Profiled) -> dict[str, Any]:
     if labels.foreign:
         process = f"{process}. {labels.foreign}"
     events = [
-        _name("process_name", 0, process),
+        _name("process_name", CONTROL, process),
         _name("thread_name", CONTROL, "control"),
         _name("thread_name", POLICY, "policy"),
         _name("thread_name", PHASES, "what was measured"),
@@ -103,17 +104,17 @@ def _counters(state: Any, began_s: float) -> list[dict[str, Any]]:
         "temperature, C": state.temperatures_c,
         "clock, MHz": state.clocks_mhz,
         "power, mW": state.power_mw,
-        "throttled": {} if state.throttled is None else {"throttled": int(state.throttled)},
-        "memory available, MiB": (
+        "board": {} if state.throttled is None else {"throttled": int(state.throttled)},
+        "memory, MiB": (
             {}
             if state.memory_available_mib is None
             else {"available": round(state.memory_available_mib, 1)}
         ),
     }
     return [
-        {"ph": "C", "name": f"{group}: {name}", "pid": PROCESS, "ts": at_us, "args": {name: value}}
+        {"ph": "C", "name": group, "pid": PROCESS, "ts": at_us, "args": dict(values)}
         for group, values in groups.items()
-        for name, value in values.items()
+        if values
     ]
 
 

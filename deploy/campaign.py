@@ -38,6 +38,7 @@ class CampaignResult:
     update: PushResult
     rollback: str
     trials: tuple[Trial, ...]
+    conditions: str  # as whom, and on what disk
 
     @property
     def lost(self) -> int:
@@ -65,7 +66,7 @@ def run_campaign(
                 if only is None or only in fault.name:
                     trials.append(_try(rig, fault, number))
                     say(_line(trials[-1]))
-        return CampaignResult(first, update, rollback, tuple(trials))
+        return CampaignResult(first, update, rollback, tuple(trials), rig.conditions)
     finally:
         rig.close()
 
@@ -74,7 +75,7 @@ def format_campaign(result: CampaignResult) -> str:
     """Return the table, and one line of JSON last."""
     lines = [
         f"fault campaign on {platform.machine()}, {platform.system()} {platform.release()}: a real "
-        "sshd on loopback, practice releases, the real agent and supervisor (measured)",
+        f"sshd on loopback, practice releases, the real agent and supervisor, {result.conditions}",
         f"first flash {result.first.sent_bytes} bytes; update {result.update.sent_bytes} of "
         f"{result.update.total_bytes}; rolled back to {result.rollback}",
         f"{'fault':<32} {'phase':<9} {'tried':>5} {'old runs':>8} {'new runs':>8} {'lost':>5}",
@@ -97,6 +98,7 @@ def as_json(result: CampaignResult) -> dict[str, Any]:
     return {
         "machine": platform.machine(),
         "kind": "measured",
+        "conditions": result.conditions,
         "first_bytes": result.first.sent_bytes,
         "update_bytes": result.update.sent_bytes,
         "update_total_bytes": result.update.total_bytes,

@@ -70,7 +70,7 @@ def _disturb(phase: str, what: str, rig: CampaignRig, delay_s: float) -> tuple[R
 def _reset(phase: str, rig: CampaignRig, delay_s: float) -> tuple[Release, str]:
     release = rig.release()
     ended = _pushed(rig, release, {phase: _after(delay_s, rig.kill_all)})
-    rig.boot()
+    rig.device.boot()
     return release, ended
 
 

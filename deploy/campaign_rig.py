@@ -22,6 +22,7 @@ from deploy.errors import FlashError
 from deploy.link import AgentLink
 from deploy.practice_device import PracticeDevice
 from deploy.practice_release import HEALTHY, make_key, practice_release
+from deploy.practice_user import PracticeUser
 from deploy.push import PushResult, PushWishes, push_release
 from deploy.release import Release
 
@@ -43,20 +44,33 @@ class CampaignRig:
     """One device and everything that is done to it."""
 
     def __init__(self, folder: Path) -> None:
-        """Make a device behind sshd in `folder`; on a small disk of its own where root can."""
+        """Make a device behind sshd in `folder`; as root on a disk and for a user of its own."""
         self.key, self.foreign_key = make_key(folder, "release"), make_key(folder, "foreign")
+        folder.chmod(0o755)
         self.disk = _small_disk(folder / "disk")
-        self.device = PracticeDevice(folder / "disk" / "device", [self.key])
+        self.user = PracticeUser()
+        python = self.user.python
+        self._python_version = self.user.python_version
+        self.device = PracticeDevice(
+            folder / "disk" / "device", [self.key], python, python, self.user.name
+        )
         self.device.serve()
         self.layout = Layout(self.device.root)
         self._folder = folder
         self._number = 0
         self.links: list[AgentLink] = []
 
+    @property
+    def conditions(self) -> str:
+        """Say what this machine allowed."""
+        disk = "no disk of its own" if self.disk is None else f"a disk of {_DISK_MIB} MiB"
+        return f"as user {self.user.name or 'who runs this'}, {disk}"
+
     def release(self, behaviour: str = HEALTHY, key: Path | None = None, **other: str) -> Release:
         """Make the next release."""
         self._number += 1
         folder = self._folder / f"release{self._number}"
+        other.setdefault("python", self._python_version)
         return practice_release(folder, self._number, key or self.key, behaviour, **other)
 
     def push(
@@ -103,17 +117,6 @@ class CampaignRig:
         """Kill everything on the device at once, as a reset does."""
         self.kill_supervisor()
         self.kill_agent()
-
-    def boot(self) -> None:
-        """Start what starts with the machine."""
-        command = [self.device.python, "-I", str(self.layout.agent), "supervise"]
-        subprocess.Popen(
-            [*command, "--root", str(self.device.root)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
 
     def push_in_a_process(self, release: Release) -> subprocess.Popen:
         """Push from a process that can be killed."""
@@ -178,8 +181,9 @@ class CampaignRig:
         return Verdict(running["process"], lost)
 
     def close(self) -> None:
-        """End everything and give the disk back."""
+        """End everything and give disk and user back."""
         self.device.close()
+        self.user.remove()
         if self.disk is not None:
             subprocess.run(["umount", "--lazy", str(self.disk)], check=False)
 

@@ -46,15 +46,30 @@ def find_sshd() -> str | None:
 class PracticeDevice:
     """A provisioned root folder; `close` ends everything that runs for it."""
 
-    def __init__(self, folder: Path, keys: list[Path], python: str = sys.executable) -> None:
-        """Provision `folder`/root to trust the public `keys`; the agent runs on `python`."""
+    def __init__(
+        self,
+        folder: Path,
+        keys: list[Path],
+        python: str = sys.executable,
+        release_python: str = sys.executable,
+        user: str | None = None,
+    ) -> None:
+        """Provision `folder`/root to trust the public `keys`.
+
+        The agent runs on `python`, releases on `release_python`; both, and whoever logs in, as
+        `user` where root asks for one.
+        """
         self.folder = folder
+        self.user = user
+        self._release_python = release_python
         self.root = folder / "root"
         self.python = python
         self._sshd: subprocess.Popen | None = None
         self._ssh: list[str] = []
         self.host, self.port, self.options = "", 0, ()
         folder.mkdir(parents=True, exist_ok=True)
+        if user is not None:
+            shutil.chown(folder, user)
         (folder / "agent.pyz").write_bytes(agent_archive())
         self.provision(keys)
 
@@ -64,8 +79,10 @@ class PracticeDevice:
         (self.folder / "keys").write_text(lines)
         archive = self.folder / "agent.pyz"
         command = [self.python, "-I", str(archive), "provision", "--root", str(self.root)]
-        command += ["--keys", str(self.folder / "keys"), "--python", sys.executable]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        command += ["--keys", str(self.folder / "keys"), "--python", self._release_python]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, user=self.user, cwd="/"
+        )
         if done.returncode:
             raise FlashError(f"practice device: {done.stderr.strip()}")
 
@@ -113,7 +130,8 @@ class PracticeDevice:
         known = self.folder / "known_hosts"
         known.write_text(f"[127.0.0.1]:{port} {(self.folder / 'host_key.pub').read_text()}")
         self.options = (f"UserKnownHostsFile={known}", "LogLevel=ERROR", "ControlPath=none")
-        self.host, self.port = f"{pwd.getpwuid(os.geteuid()).pw_name}@127.0.0.1", port
+        user = self.user or pwd.getpwuid(os.geteuid()).pw_name
+        self.host, self.port = f"{user}@127.0.0.1", port
         self._ssh = ssh_command(self.host, port, self.folder / "login_key", self.options)
 
     def running(self) -> dict[str, object]:
@@ -140,6 +158,19 @@ class PracticeDevice:
                     if archive in words and b"session" in words:
                         found.append(int(entry.name))
         return found
+
+    def boot(self) -> None:
+        """Start what starts with the machine."""
+        command = [self.python, "-I", str(self.root / "agent.pyz"), "supervise"]
+        subprocess.Popen(
+            [*command, "--root", str(self.root)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            user=self.user,
+            cwd="/",
+        )
 
     def supervisor_pid(self) -> int | None:
         """Return the supervisor's process."""

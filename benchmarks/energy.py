@@ -27,9 +27,16 @@ def executed(ticks: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def energy_per_action(
-    idle: Sequence[BoardState], loop: Sequence[BoardState], ticks: dict[str, np.ndarray] | None
+    idle: Sequence[BoardState],
+    loop: Sequence[BoardState],
+    ticks: dict[str, np.ndarray] | None,
+    *,
+    simulated: bool,
 ) -> Energy:
-    """Reduce samples of the board before and during the loop; times on time.monotonic."""
+    """Reduce samples of the board before and during the loop; times on time.monotonic.
+
+    A simulated arm is computed on the same board, which its figure then says.
+    """
     idle_mw = _mean([state.total_mw for state in idle])
     note = next((state.power_note for state in reversed([*idle, *loop])), "")
     if ticks is None:
@@ -49,10 +56,11 @@ def energy_per_action(
         spent_mj, actions = spent_mj + window_mj, actions + done
         if done:
             windows_mj.append(window_mj / done)
+    included = "idle and the simulator" if simulated else "idle"
     duration_s = inside[-1].t_s - inside[0].t_s
     return Energy(
         mj_per_action=spent_mj / actions if actions else None,
-        reason=f"{note}, idle included" if actions else NO_ACTIONS,
+        reason=f"{note}, {included} included" if actions else NO_ACTIONS,
         idle_mw=idle_mw,
         loop_mw=spent_mj / duration_s,
         windows_mj=windows_mj,

@@ -1,6 +1,6 @@
 """Profiles a bundle on the machine it is on: the stages, the control loop, and the board meanwhile.
 
-    molmoact-bench profile bundle --profile sim --out profiles/today
+    molmoact-bench profile bundle --profile sim --out today
 
 The policy is first called alone, so that a stage's time is its own; then a whole run as
 `molmoact-edge run` makes it, with the simulated arm or a real one, while the board's temperatures,
@@ -129,6 +129,7 @@ def measure_profile(
             [sample.state for sample in sampler.of_phase(REST)],
             [sample.state for sample in sampler.of_phase(LOOP_PHASE)],
             loop.ticks if loop else None,
+            simulated=profile.port == PORT_SIMULATED,
         ),
         memory=memory_parts(sampler.samples, (REST, STAGES_PHASE, LOOP_PHASE)),
         predicted_reason=predicted_reason,

@@ -143,7 +143,7 @@ def test_energy_is_power_over_the_actions_that_were_executed(nano):
     windows_s = 3 * 0.98
     executed = 59  # the last began after the last sample
     assert energy.mj_per_action == pytest.approx(power_mw * windows_s / executed, rel=0.02)
-    assert energy.reason == "VDD_IN, idle included"
+    assert energy.reason == "VDD_IN, idle and the simulator included"
 
 
 def test_power_that_cannot_be_read_is_null_with_its_reason(pc, pc_page):

@@ -89,8 +89,8 @@ def add_run(commands: argparse._SubParsersAction) -> None:
 def add_acceptance(command: argparse.ArgumentParser) -> None:
     """Describe how to run a bundle that `molmoact-quantize gate` has not passed."""
     help_texts = {
-        FAILED: "run a bundle that failed its gate",
-        UNJUDGED: "run a bundle that was never judged, or was altered since",
+        FAILED: "run a bundle that failed its gate, and use rungs of the ladder that failed trials",
+        UNJUDGED: "run a bundle that was never judged, or was altered since; use rungs never tried",
     }
     for name, text in help_texts.items():
         command.add_argument(

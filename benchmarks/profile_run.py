@@ -31,12 +31,13 @@ from benchmarks.profile_loop import LoopRun, loop_part, run_loop_once
 from benchmarks.profile_report import SCHEMA, ProfileReport, StageRow
 from benchmarks.stimulus import check_horizon, count_tokens
 from edge.board_state import BoardReader
+from edge.gate_entry import Asked, check_standing
 from edge.manifest import Manifest, read_manifest
 from edge.normalization import RobotTag, choose_tag
 from edge.policy import STAGES, Policy
 from edge.profile import PORT_SIMULATED, Profile, load_profile
 from edge.report import SERVOS_EMULATED, SERVOS_REAL
-from edge.run_options import RunOptions
+from edge.run_options import RunOptions, check_options
 
 BASE_CAMERAS, BASE_PERCENT = 2, 30
 REST_S = 3.0
@@ -94,6 +95,8 @@ def measure_profile(
     """
     manifest = read_manifest(options.bundle)
     profile = with_an_arm(load_profile(options.profile), options.ports)
+    if options.seconds is not None:
+        check_options(_run_options(options), profile)
     with reader or BoardReader() as board:
         machine = read_machine(board.identity(), board.state())
         sampler = make_sampler(board)
@@ -155,6 +158,9 @@ def measure_stages(
     count_tokens(policy)
     load_s = time.perf_counter() - started_s
     tag = choose_tag(policy.bundle.tags, options.norm_tag)
+    if options.seconds is not None:  # what the loop would refuse, before minutes are spent
+        asked = Asked(policy.actions, tag.name)
+        check_standing(options.bundle, manifest, asked, options.accept)
     rows = []
     for setting in settings_of(manifest, tag):
         share = setting.changed_percent

@@ -21,6 +21,7 @@ from benchmarks.perfetto_trace import trace_of
 from benchmarks.profile_command import write_profile
 from benchmarks.profile_html import html_of
 from benchmarks.profile_report import as_json, read_profile_report
+from edge.errors import EdgeError
 from edge.policy import STAGES
 
 PREDICTION = {
@@ -131,6 +132,20 @@ def test_a_signal_in_the_loop_writes_nothing_and_is_in_the_exit_code(
     assert main([*arguments, "--repeats", "1", "--rest", "1"]) == 143
     assert "signal 15 ended the loop after 90 ticks; nothing was written" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_what_the_loop_would_refuse_is_refused_before_anything_is_measured(
+    bundles, tmp_path, monkeypatch
+):
+    calls = []
+    monkeypatch.setattr("benchmarks.profile_run.measure_row", lambda *_: calls.append(1))
+    options = options_for(bundles(recipe="int8"), accept=())
+    with pytest.raises(EdgeError, match="judged"):
+        profiled_on(monkeypatch, tmp_path / "a", BOARDS["pc"], options)
+    options = options_for(bundles(), ports=("/dev/ttyACM0",))
+    with pytest.raises(EdgeError, match="simulates its arm"):
+        profiled_on(monkeypatch, tmp_path / "b", BOARDS["pc"], options)
+    assert not calls
 
 
 def test_energy_is_power_over_the_actions_that_were_executed(nano):

@@ -68,8 +68,8 @@ train-smoke: setup ## every stage in short, from recorded demonstrations to a bu
 provision: setup-runtime ## make HOST=user@jetson a device that takes releases signed by KEY=release_key.pub (once)
 	@$(RUNTIME)/bin/molmoact-flash provision $(HOST) --key $(KEY) $(SSH_PORT:%=--port %)
 
-flash: setup-runtime ## bring BUNDLE and PROFILE to HOST=user@jetson, or to all of FLEET=inventory.yaml (SIGN=release_key WHEEL=onnxruntime_gpu-....whl)
-	@$(RUNTIME)/bin/molmoact-flash $(if $(FLEET),fleet $(FLEET),push $(HOST) $(SSH_PORT:%=--port %)) --profile $(PROFILE) --bundle $(BUNDLE) $(SIGN:%=--sign %) $(WHEEL:%=--wheel %)
+flash: setup-runtime ## bring BUNDLE and PROFILE to HOST=user@jetson, or to all of FLEET=inventory.yaml (SIGN=release_key WHEEL=onnxruntime_gpu-....whl CHANGE=profile to replace)
+	@$(RUNTIME)/bin/molmoact-flash $(if $(FLEET),fleet $(FLEET),push $(HOST) $(SSH_PORT:%=--port %)) --profile $(PROFILE) --bundle $(BUNDLE) $(SIGN:%=--sign %) $(WHEEL:%=--wheel %) $(CHANGE:%=--change-profile %)
 
 rollback: setup-runtime ## bring HOST, or all of FLEET, back to the release before (TO=release)
 	@$(RUNTIME)/bin/molmoact-flash $(if $(FLEET),fleet $(FLEET) --rollback,rollback $(HOST) $(SSH_PORT:%=--port %) $(TO:%=--to %))

@@ -48,7 +48,7 @@ class CampaignRig:
         self.key, self.foreign_key = make_key(folder, "release"), make_key(folder, "foreign")
         folder.chmod(0o755)
         self.disk = _small_disk(folder / "disk")
-        self.user = PracticeUser()
+        self.user = PracticeUser(folder.resolve())
         python = self.user.python
         self._python_version = self.user.python_version
         self.device = PracticeDevice(

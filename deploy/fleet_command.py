@@ -53,6 +53,7 @@ def add_fleet(commands: argparse._SubParsersAction) -> None:
         default="1,25%",
         help="devices at a time after the canaries, the last for all the rest (default 1,25%%)",
     )
+    command.add_argument("--change-profile", metavar="NAME", help="the present one, to replace it")
     command.add_argument("--settle-s", type=float, help="how long each must stay up (default 10)")
 
 
@@ -119,7 +120,8 @@ def _words(args: argparse.Namespace, scratch: Path) -> list[str]:
             options_from(args, args.machine, args.python), scratch / "release", say
         )
         releases = [release.folder]
-    return [*(f"--release={path.resolve()}" for path in releases), *settle]
+    change = ["--change-profile", args.change_profile] if args.change_profile else []
+    return [*(f"--release={path.resolve()}" for path in releases), *change, *settle]
 
 
 def _batches(text: str) -> list[int | str]:

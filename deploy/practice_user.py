@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
+from pathlib import Path
 
 from deploy.device.interpreter import SUPPORTED
 
@@ -17,12 +19,14 @@ _ASK = "import sys; print('%d.%d' % sys.version_info[:2])"
 class PracticeUser:
     """`name` is None, and `python` this one, where no user can be made."""
 
-    def __init__(self) -> None:
-        """Make the user; one left over from a killed campaign is used again."""
+    def __init__(self, folder: Path) -> None:
+        """Make the user if it could look into `folder`; one that is left over is used again."""
         version = _version_of(_SYSTEM_PYTHON)
         self.name: str | None = None
         self.python, self.python_version = sys.executable, _version_of(sys.executable)
-        if os.geteuid() == 0 and version in SUPPORTED and shutil.which("useradd"):
+        open_to_all = all(above.stat().st_mode & stat.S_IXOTH for above in folder.parents)
+        able = os.geteuid() == 0 and shutil.which("useradd") is not None
+        if able and open_to_all and version in SUPPORTED:
             words = ["useradd", "--system", "--no-create-home", "--shell", "/bin/sh", NAME]
             subprocess.run(words, capture_output=True, check=False)
             # No password, but not locked either: sshd refuses locked users.

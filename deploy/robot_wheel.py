@@ -10,9 +10,12 @@ from __future__ import annotations
 import base64
 import hashlib
 from importlib import metadata, resources
-from importlib.resources.abc import Traversable
+from typing import TYPE_CHECKING
 
 from deploy.agent_archive import zip_bytes
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 PACKAGES = ("firmware_bridge", "edge", "profiles")
 _SUFFIXES = (".py", ".yaml", ".json")

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from benchmarks.errors import FidelityBenchError
 from edge.bundle import open_bundle
+from edge.ladder_profile import Rung
 from edge.normalization import choose_tag
 from edge.observation import DepthMode
 from edge.report import machine_name
@@ -59,6 +60,7 @@ class TrialOptions:
     against_depth: DepthMode | None  # None is that of the bundle
     workers: int
     journal: Path | None
+    rungs: tuple[Rung, ...]  # of a ladder, in effect for the bundle and not for full precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,7 @@ def _trials(
     bundle: Path, against: Path, conditions: Conditions, options: TrialOptions
 ) -> ClosedLoopReport:
     require_desk()
-    from sim.rollout import RolloutSettings, draw_trials
+    from sim.rollout import RolloutSettings, at_rungs, draw_trials
 
     cells = open_bundle(bundle).manifest.model.depth_cells
     settings = RolloutSettings(
@@ -175,7 +177,7 @@ def _trials(
     )
     with _counting("trial") as advance:
         return measure_closed_loop(
-            Runner(bundle, settings, conditions.actions),
+            Runner(bundle, at_rungs(settings, options.rungs), conditions.actions),
             Runner(against, theirs, conditions.actions),
             draw_trials(options.trials, options.seed, options.kinds),
             settings,

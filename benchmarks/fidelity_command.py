@@ -6,11 +6,14 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.errors import FidelityBenchError
 from benchmarks.fidelity import OpenLoopOptions, TrialOptions, measure_fidelity, write_json
 from benchmarks.fidelity_table import print_fidelity
 from benchmarks.plots import check_free
+from edge.ladder_profile import Rung
 from edge.manifest import CONTINUOUS, DISCRETE
 from edge.observation import DEPTH_MODES
+from edge.profile import load_profile
 from quantization.fidelity.observations import Sampling
 from quantization.fidelity.open_loop import PROFILE, Conditions
 
@@ -140,6 +143,13 @@ def _add_trials(
     group.add_argument(
         "--against-depth", choices=DEPTH_MODES, help="of full precision (as --depth)"
     )
+    group.add_argument(
+        "--rung",
+        type=count,
+        metavar="N",
+        help="do the bundle's trials with the first N rungs in effect that the board of --profile "
+        "has on its ladder",
+    )
     group.add_argument("--workers", type=count, default=1, help="processes (1)")
     group.add_argument(
         "--journal",
@@ -176,4 +186,16 @@ def _trials(args: argparse.Namespace) -> TrialOptions | None:
         against_depth=args.against_depth,
         workers=args.workers,
         journal=args.journal,
+        rungs=() if args.rung is None else _rungs(args.profile, args.rung),
     )
+
+
+def _rungs(name: str, level: int) -> tuple[Rung, ...]:
+    profile = load_profile(name)
+    rungs = () if profile.board.ladder is None else profile.board.ladder.rungs
+    if level > len(rungs):
+        raise FidelityBenchError(
+            f"--rung {level}: the ladder of board {profile.board.name} has {len(rungs)} rungs; "
+            "give fewer, or a --profile whose board has as many"
+        )
+    return rungs[:level]

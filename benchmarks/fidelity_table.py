@@ -7,8 +7,11 @@ noise: below that, nobody could tell the two apart.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 from benchmarks.fidelity import Fidelity, fidelity_json
+from edge.ladder_profile import CHANGES
+from edge.pace import FULL_PACE, Pace
 from quantization.fidelity.closed_loop import ClosedLoopReport, TrialFigures
 from quantization.fidelity.flips import FlipAgreement
 from quantization.fidelity.report import Amount, BundleCard, OpenLoopReport
@@ -101,7 +104,7 @@ def _print_closed_loop(report: ClosedLoopReport, seed: int | None) -> None:
         f"closed loop: {report.figures.success.trials} trials on the simulated desk, seed {seed}, "
         f"limit {ours.limit_s:g} s, a call every {ours.replan_s:g} s, {ours.latency_s:g} s late"
     )
-    print(f"bundle: {_how(ours.depth, ours.chunking)}", end="; ")
+    print(f"bundle: {_how(ours.depth, ours.chunking)}{_pace(ours.pace)}", end="; ")
     print(f"against: {_how(theirs.depth, theirs.chunking)}")
     sides = (report.figures, report.against_figures, report.other_noise_figures)
     names = ("bundle", "against", "other noise")
@@ -124,6 +127,14 @@ def _print_closed_loop(report: ClosedLoopReport, seed: int | None) -> None:
 
 def _how(depth: str, chunking: bool) -> str:
     return f"depth {depth}, real-time chunking {'on' if chunking else 'off'}"
+
+
+def _pace(pace: Pace) -> str:
+    """Name what a ladder's rungs leave of the pace, "" for all of it."""
+    values = {**asdict(pace), **asdict(pace.effort)}
+    full = {**asdict(FULL_PACE), **asdict(FULL_PACE.effort)}
+    changed = [f"{name} {values[name]:g}" for name in CHANGES if values.get(name) != full.get(name)]
+    return f", with {', '.join(changed)}" if changed else ""
 
 
 def _print_cards(bundle: BundleCard, against: BundleCard) -> None:

@@ -23,7 +23,6 @@ from edge.ladder_rungs import Acting, impossible
 from edge.manifest import Manifest
 from edge.normalization import RobotTag, choose_tag
 from edge.observation import ActionsMode, DepthMode
-from edge.pace import pace_at
 from edge.profile import Profile
 from edge.report import machine_name
 from edge.rung_verdicts import (
@@ -131,7 +130,7 @@ def _trials(
     settings: LadderSettings,
     progress: Callable[[int, int], object],
 ) -> ClosedLoopReport:
-    from sim.rollout import RolloutSettings, draw_trials
+    from sim.rollout import RolloutSettings, at_rungs, draw_trials
 
     whole = RolloutSettings(
         replan_s=_replan_s(profile, settings),
@@ -139,10 +138,9 @@ def _trials(
         depth=acting.depth,
         norm_tag=acting.asked.norm_tag,
     )
-    # The level of a ladder says nothing to a trial, and would give it another name in a journal.
-    fewer = replace(whole, pace=replace(pace_at(rungs, len(rungs)), level=0))
     return measure_closed_loop(
-        *(Runner(acting.bundle, how, acting.asked.actions) for how in (fewer, whole)),
+        Runner(acting.bundle, at_rungs(whole, rungs), acting.asked.actions),
+        Runner(acting.bundle, whole, acting.asked.actions),
         draw_trials(settings.trials, settings.seed),
         whole,
         workers=settings.workers,

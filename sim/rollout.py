@@ -11,15 +11,16 @@ measured but stated (`latency_s`), so that a trial is a function of its argument
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from edge.chunks import ChunkBuffer
 from edge.commitment import Commitment, Commitments
 from edge.joint_frame import JointFrame
+from edge.ladder_profile import HOLD, Rung
 from edge.normalization import choose_tag
-from edge.pace import FULL_PACE, Pace
+from edge.pace import FULL_PACE, Pace, pace_at
 from edge.policy import Policy
 from edge.profile import load_profile
 from edge.verdict import Outcome
@@ -91,6 +92,13 @@ def lay_out(world: OfflineWorld, trial: Trial) -> None:
     """Bring a world to the start of a trial."""
     lights = None if trial.variation_seed is None else draw_lights(trial.variation_seed)
     world.reset(trial.layout_seed, task=Task(trial.kind, trial.colour), variation=lights)
+
+
+def at_rungs(settings: RolloutSettings, rungs: Sequence[Rung]) -> RolloutSettings:
+    """Return the settings with these rungs of a ladder in effect, but for a hold."""
+    rungs = [rung for rung in rungs if rung.change != HOLD]
+    # Which level that is on some ladder says nothing to a trial, and would rename it in a journal.
+    return replace(settings, pace=replace(pace_at(rungs, len(rungs)), level=0))
 
 
 class Driver:

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+from importlib import resources
 
 import pytest
-from ladder_settings import LADDER, with_ladder
+from ladder_settings import LADDER, LADDER_TEXT, with_ladder
 
 pytest.importorskip("mujoco", reason="the simulator needs mujoco")
 
+from benchmarks.cli import main as bench
 from edge.gate_entry import FAILED, PASSED, Asked
 from edge.ladder_profile import Rung
 from edge.ladder_rungs import Acting, usable_rungs
@@ -128,3 +130,22 @@ def test_the_command_prints_verdicts_and_exits_by_them(copy, played, monkeypatch
     monkeypatch.setattr("quantization.ladder_command.load_profile", lambda n: with_ladder(None))
     assert main(command) == 2
     assert "has no ladder; nothing to judge" in capsys.readouterr().err
+
+
+def test_the_fidelity_bench_tries_the_first_rungs_beside_full_pace(copy, played, tmp_path, capsys):
+    sim = resources.files("profiles").joinpath("sim.yaml").read_text("utf-8")
+    (tmp_path / "own.yaml").write_text(sim.replace("board: sim_host", "board: board.yaml"))
+    (tmp_path / "board.yaml").write_text(f"name: mine\nbased_on: sim_host\n{LADDER_TEXT}")
+    command = ["fidelity", str(copy), "--against", str(copy), "--trials", "6"]
+    command += ["--profile", str(tmp_path / "own.yaml"), "--rung"]
+    assert bench([*command, "8"]) == 0
+    out = capsys.readouterr().out
+    (how,) = [line for line in out.splitlines() if line.startswith("bundle: depth")]
+    assert how == (
+        "bundle: depth incremental, real-time chunking on, with draft_window 8, max_policy_hz 2, "
+        "depth_every_calls 4, depth_max_cells 25, flow_steps 5, camera_hz 5, speed_share 0.5; "
+        "against: depth incremental, real-time chunking on"
+    )
+    assert {job.settings.pace.hold for job in played} == {""}
+    assert bench([*command, "9"]) == 2
+    assert "--rung 9: the ladder of board mine has 8 rungs; give fewer" in capsys.readouterr().err

@@ -25,9 +25,15 @@ binfmt=/proc/sys/fs/binfmt_misc
 mkdir -p "$work"
 work=$(realpath "$work")
 root=$work/root
-[ -x "$root/usr/bin/python3" ] || {
-  rm -rf "$root"
-  mmdebstrap --architectures=arm64 --variant=minbase --include=python3,openssh-client bookworm "$root"
+# Packages are unpacked and not configured: that would run a thousand programs under emulation.
+[ -f "$root/complete" ] || {
+  rm -rf --one-file-system "$root"
+  mmdebstrap --quiet --architectures=arm64 --variant=extract \
+    --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
+    --include=base-files,base-passwd,coreutils,dash,libc-bin,openssh-client,passwd,python3 \
+    bookworm "$root"
+  for name in passwd group; do cp "$root/usr/share/base-passwd/$name.master" "$root/etc/$name"; done
+  touch "$root/etc/shadow" "$root/complete"
 }
 
 [ -f "$work/release_key" ] || ssh-keygen -q -t ed25519 -N '' -C aarch64-trial -f "$work/release_key"
@@ -43,7 +49,7 @@ mounted dev || mount --bind /dev "$root/dev"
 tidy() {
   supervisor=$root/opt/molmoact-edge/run/supervisor.pid
   [ -f "$supervisor" ] && kill "$(cat "$supervisor")" 2>/dev/null && sleep 2
-  umount "$root/dev" "$root/proc"
+  umount --lazy "$root/dev" "$root/proc"
 }
 trap tidy EXIT
 device=(arm64 --via "chroot $root")

@@ -26,9 +26,9 @@ ROBOT_PACKAGES = (
 # glibc that a device has at least: 2.35 on JetPack 6 (Ubuntu 22.04), 2.39 on 7, 2.31 on 5.
 _GLIBC_MINORS = (31, 28, 27, 24, 17)
 _MACHINES = ("aarch64", "x86_64")
+# numpy there is 1.26, which wheels built against numpy 1 load: NVIDIA's for JetPack 6.
 _CONSTRAINTS = {"3.10": "runtime-py310.txt", "3.11": "runtime-py310.txt"}
 _NEWEST_CONSTRAINTS = "runtime-py312.txt"
-_NUMPY_1 = "numpy==1.26.4"  # the newest that wheels built against numpy 1 load
 _DOWNLOAD_S = 1800.0
 _FOLDER = Path(__file__).parent.parent / "constraints"
 
@@ -42,13 +42,10 @@ def robot_wheels(machine: str, python: str, given: tuple[Path, ...] = ()) -> lis
     if machine not in _MACHINES:
         raise FlashError(f"no wheels are made for {machine}; known: {', '.join(_MACHINES)}")
     replaced = {_package(path): path for path in given}
-    gpu = next((name for name in replaced if name.startswith("onnxruntime-")), None)
     names = [name for name in ROBOT_PACKAGES if name not in replaced]
-    if gpu:
+    if any(name.startswith("onnxruntime-") for name in replaced):
         names.remove("onnxruntime")
     pins = [_pins(python)[name] for name in names]
-    if gpu and python == "3.10":
-        pins = [_NUMPY_1 if pin.startswith("numpy==") else pin for pin in pins]
     if not pins:
         return sorted(given, key=lambda path: path.name)
     folder = _cache() / _key(machine, python, pins)

@@ -30,7 +30,7 @@ root=$work/root
   rm -rf --one-file-system "$root"
   mmdebstrap --quiet --architectures=arm64 --variant=extract \
     --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
-    --include=base-files,base-passwd,coreutils,dash,libc-bin,openssh-client,passwd,python3 \
+    --include=base-files,base-passwd,coreutils,dash,libc-bin,libstdc++6,openssh-client,passwd,python3 \
     bookworm "$root"
   for name in passwd group; do cp "$root/usr/share/base-passwd/$name.master" "$root/etc/$name"; done
   touch "$root/etc/shadow" "$root/complete"
@@ -45,11 +45,12 @@ python=$(chroot "$root" /usr/bin/python3 -c 'import sys; print("%d.%d" % sys.ver
 
 mounted() { mountpoint -q "$root/$1"; }
 mounted proc || mount -t proc proc "$root/proc"
+mounted sys || mount -t sysfs -o ro sysfs "$root/sys" # onnxruntime asks it for the processors
 mounted dev || mount --bind /dev "$root/dev"
 tidy() {
   supervisor=$root/opt/molmoact-edge/run/supervisor.pid
   [ -f "$supervisor" ] && kill "$(cat "$supervisor")" 2>/dev/null && sleep 2
-  umount --lazy "$root/dev" "$root/proc"
+  umount --lazy "$root/dev" "$root/sys" "$root/proc"
 }
 trap tidy EXIT
 device=(arm64 --via "chroot $root")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 
 from deploy.device.errors import DeviceError
@@ -66,10 +67,11 @@ def check_health(layout: Layout, config: Config, manifest: ReleaseManifest) -> d
 
 def _reason(done: subprocess.CompletedProcess) -> str:
     lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    last = (lines or ["it said nothing"])[-1][-_MOST_REASON:]
     if done.returncode < 0:
-        killed = " (out of memory?)" if done.returncode == -9 else ""
-        return f"ended by signal {-done.returncode}{killed}"
-    return (lines[-1] if lines else f"exit code {done.returncode}")[-_MOST_REASON:]
+        killed = " (out of memory?)" if done.returncode == -signal.SIGKILL else ""
+        return f"ended by signal {-done.returncode}{killed}: {last}"
+    return last
 
 
 def memory_available_mib() -> int | None:

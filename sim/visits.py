@@ -88,6 +88,36 @@ def visit_expert(world: OfflineWorld, plan: Plan, every: int, other_tasks: float
     return Visits(episode, episode.states[ticks], chunks, instructions)
 
 
+def visit_beginnings(world: OfflineWorld, plan: Plan, every: int) -> Visits:
+    """Bring the arm somewhere, and at every `every`-th tick ask for every cube in turn.
+
+    The task of the plan is not done. A picture comes once a cube, so that nothing but the words
+    tells one moment from the next.
+    """
+    rng = np.random.default_rng((*plan.seed, 5))
+    world.reset(plan.layout_seed, task=plan.task, variation=variation_of(plan))
+    none = np.zeros((0, N_JOINTS), np.float32)
+    episode = Episode(plan, True, 1, 0, none, none, ([], []), [], [])
+    states, chunks, instructions = [], [], []
+    held_out = plan.layout_seed < FIRST_TRAINING_LAYOUT
+    for tick, goal in enumerate(Expert(world, plan.task, rng).go_somewhere(rng)):
+        if tick % every == 0:
+            seen = world.observe()
+            for colour in world.cubes:
+                task = Task(str(rng.choice((TOUCH, PUT_IN_BIN))), colour)
+                chunk = advice(world, task, rng)
+                if chunk is None:
+                    continue
+                episode.see(seen, tick)
+                states.append(world.state())
+                chunks.append(chunk)
+                instructions.append(task.instruction(int(rng.integers(1000)), held_out=held_out))
+        if world.step(goal).goal is None:
+            break
+    episode.succeeded = bool(states)
+    return Visits(episode, np.array(states), np.array(chunks), instructions)
+
+
 def visit_policy(
     world: OfflineWorld,
     plan: Plan,

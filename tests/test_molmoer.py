@@ -22,7 +22,7 @@ from training.init.init_checkpoint import init_checkpoint
 from training.molmoer import answers as answering
 from training.molmoer import rehearsal
 from training.molmoer.answers import Answerer
-from training.molmoer.points import points_text
+from training.molmoer.points import points_in, points_text
 from training.molmoer.rehearsal import (
     AT_ONCE,
     CONSTANT,
@@ -75,6 +75,11 @@ def test_a_point_is_right_within_its_radius_and_wrong_without_one():
     assert asked(truth, "pointing", RADIUS).is_right(near)
     assert not asked(truth, "pointing", RADIUS).is_right(points_text([(0.6, 0.6)], "red cube"))
     assert not asked(truth, "pointing", RADIUS).is_right("somewhere")
+    places = "308 305, the blue cube471 620"
+    assert points_in(places) == [(308, 305), (471, 620)]
+    assert asked(places, "mention", RADIUS).is_right("310 300, the blue cube470 625")
+    assert not asked(places, "mention", RADIUS).is_right("310 300, the blue cube670 625")
+    assert not asked(places, "mention", RADIUS).is_right("310 300")
 
 
 def test_answers_are_counted_by_kind():
@@ -118,11 +123,11 @@ def test_answers_are_those_of_a_forward_pass_without_a_cache(checkpoint, sets, m
 
 def greedy_without_cache(answerer, question, count):
     """Run the whole sequence through LeRobot's own forward pass for every token."""
-    from training.datasets.question_source import question_text, read_picture
+    from training.datasets.question_source import prompt_text, read_picture
     from training.examples.example import Example
 
     pictures = tuple(read_picture(path) for path in question.images)
-    text = question_text(question.question)
+    text = prompt_text(question)
     example = Example(0, "question", pictures, text, "", None)
     inputs = answerer._collate([example]).model_inputs
     said = []

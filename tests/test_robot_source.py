@@ -284,9 +284,20 @@ def test_a_question_is_asked_as_the_model_knows_it(tmp_path):
     assert example.chunk is None
 
 
+def test_an_answer_may_go_on_where_the_question_stops(tmp_path):
+    begun = {**ASKED, "question": "Take the", "answer": " red one", "goes_on": True}
+    folder = write_questions(tmp_path / "q", [begun])
+    example = QuestionSource(QuestionSettings("q", folder, 1.0)).example(
+        0, np.random.default_rng(0)
+    )
+    assert example.question + example.answer == "<|im_start|>user\nTake the red one<|im_end|>"
+    assert example.question.endswith("Take the")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"goes_on": "yes"}, r"line 1: goes_on is 'yes'; true or false is needed"),
         ({"answer": " "}, r"line 1: answer is ' '; a text is needed"),
         ({"images": ["pictures/9.png"]}, r"line 1: images names .*9\.png, which is missing"),
         ({"images": "x"}, r"line 1: images is 'x'; a list of paths"),

@@ -1,5 +1,7 @@
 """Trials in the closed loop, forks of the world, an expert that goes on with another's work."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -21,7 +23,7 @@ from sim.tasks import (
     Task,
 )
 from sim.variation import draw_lights
-from sim.visits import HORIZON, advice, visit_expert
+from sim.visits import HORIZON, advice, visit_beginnings, visit_expert
 
 TICKS_A_CHUNK = 15
 LATENCY_TICKS = 3
@@ -124,6 +126,25 @@ def test_other_tasks_are_asked_for_with_what_the_expert_would_do_for_them(world,
     # With a cube in the hand there is but one thing to do.
     monkeypatch.setattr(world, "holds_a_cube", lambda: True)
     assert set(visit_expert(world, plan, 10, other_tasks=0.9).instructions) == {plan.instruction}
+
+
+def test_at_a_beginning_every_cube_is_asked_for_with_the_same_picture(world):
+    plan = draw_plan(4, 0, kinds=(TOUCH,), light_only=True)
+    visits = visit_beginnings(world, plan, 30)
+    at_once, apart_deg = len(world.cubes), []
+    assert visits.episode.succeeded
+    assert len(visits.states) >= 2 * at_once
+    for first in range(0, len(visits.states), at_once):
+        same = slice(first, first + at_once)
+        told = visits.instructions[same]
+        assert [colour for words in told for colour in world.cubes if colour in words] == [
+            *world.cubes
+        ]
+        assert len({state.tobytes() for state in visits.states[same]}) == 1
+        assert len({*visits.episode.seen_ticks[same]}) == 1
+        pairs = itertools.combinations(visits.chunks[same, -1], 2)
+        apart_deg += [np.abs(one - other).max() for one, other in pairs]
+    assert np.median(apart_deg) > 5.0
 
 
 def test_trials_are_held_out_and_a_function_of_their_seed():

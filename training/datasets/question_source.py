@@ -3,7 +3,9 @@
     {"images": ["pictures/000.jpg"], "question": "Which cube is nearer?", "answer": "The red one.",
      "kind": "depth order"}
 
-A question without pictures has an empty list. All `*.jsonl` files of the folder are read, in order
+A question without pictures has an empty list. With `"goes_on": true` the answer follows the words
+of the question at once, in the same turn: what is learnt then belongs to these words, wherever they
+stand in a prompt. All `*.jsonl` files of the folder are read, in order
 of their names; a picture's path is relative to the folder. Further keys are for whoever judges the
 answers.
 """
@@ -36,6 +38,7 @@ class Question:
     question: str
     answer: str
     kind: str
+    goes_on: bool = False  # the answer belongs to the same turn
 
 
 class QuestionSource:
@@ -62,15 +65,16 @@ class QuestionSource:
             number=number,
             source=self.name,
             images=tuple(images),
-            question=question_text(question.question),
+            question=prompt_text(question),
             answer=question.answer + END_OF_TURN,
             chunk=None,
         )
 
 
-def question_text(question: str) -> str:
+def prompt_text(question: Question) -> str:
     """Write the prompt behind the pictures."""
-    return f"<|im_start|>user\n{question}{END_OF_TURN}\n<|im_start|>assistant\n"
+    begun = f"<|im_start|>user\n{question.question}"
+    return begun if question.goes_on else f"{begun}{END_OF_TURN}\n<|im_start|>assistant\n"
 
 
 def read_questions(folder: Path) -> list[Question]:
@@ -119,4 +123,7 @@ def _question(folder: Path, line: str, where: str) -> Question:
     for path in paths:
         if not path.is_file():
             raise DatasetError(f"{where}: images names {path}, which is missing")
-    return Question(paths, values["question"], values["answer"], values["kind"])
+    goes_on = values.get("goes_on", False)
+    if not isinstance(goes_on, bool):
+        raise DatasetError(f"{where}: goes_on is {shown(goes_on)}; true or false is needed")
+    return Question(paths, values["question"], values["answer"], values["kind"], goes_on)

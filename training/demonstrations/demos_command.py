@@ -93,6 +93,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "and with what the expert would do for it (default 0)",
     )
     parser.add_argument(
+        "--beginnings",
+        action="store_true",
+        help="no task is done: the arm goes anywhere, and each picture comes once for every cube, "
+        "with what the expert would begin to do",
+    )
+    parser.add_argument(
         "--starts",
         type=_starts,
         metavar="NAME=SHARE,...",
@@ -132,6 +138,7 @@ def _run(args: argparse.Namespace) -> int:
         every=args.every,
         other_tasks=args.other_tasks,
         policy=args.policy,
+        beginnings=args.beginnings,
     )
     if args.starts is not None:
         settings = replace(settings, starts=args.starts)

@@ -23,7 +23,7 @@ from sim.camera_process import CAMERA_NAMES
 from sim.demonstration import STARTS, Plan, draw_plan
 from sim.offline_world import PROFILE, OfflineWorld
 from sim.rollout import RolloutSettings
-from sim.visits import Visits, visit_expert, visit_policy
+from sim.visits import Visits, visit_beginnings, visit_expert, visit_policy
 from training.demonstrations.true_depth import write_episode
 
 FPS = 30
@@ -48,6 +48,7 @@ class Settings:
     starts: tuple[tuple[str, float], ...] = tuple(STARTS.items())
     other_tasks: float = 0.0  # the chance of a moment to ask for something else
     policy: Path | None = None  # a bundle that drives, while the expert says what it would do
+    beginnings: bool = False  # the arm goes anywhere, and every cube is asked for
 
     @property
     def fps(self) -> int:
@@ -57,7 +58,8 @@ class Settings:
     @property
     def has_chunks(self) -> bool:
         """Whether what follows a picture has to be recorded with it."""
-        return self.every > 1 or self.policy is not None or self.other_tasks > 0
+        others = self.policy is not None or self.other_tasks > 0 or self.beginnings
+        return self.every > 1 or others
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,8 @@ def record(settings: Settings, number: int, staging: Path) -> Recorded:
 
 def _visits(world: OfflineWorld, plan: Plan, settings: Settings) -> Visits:
     global _policy
+    if settings.beginnings:
+        return visit_beginnings(world, plan, settings.every)
     if settings.policy is None:
         return visit_expert(world, plan, settings.every, settings.other_tasks)
     if _policy is None:

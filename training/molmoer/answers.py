@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers import DynamicCache
 
-from training.datasets.question_source import Question, question_text, read_picture
+from training.datasets.question_source import Question, prompt_text, read_picture
 from training.examples.batch import PICTURE_INPUTS, Batch
 from training.examples.collate import Collator
 from training.examples.example import Example
@@ -41,7 +41,7 @@ class Answerer:
                 number=number,
                 source="question",
                 images=tuple(read_picture(path) for path in question.images),
-                question=question_text(question.question),
+                question=prompt_text(question),
                 answer="",
                 chunk=None,
             )

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from sim.tasks import KINDS, Task
 from sim.variation import PLAIN_COLOURS
 from training.molmoer.desk import BIN, COLOURS_RGB, FRONT, WRIST, Desk, Outline, Place
 from training.molmoer.layouts import draw_layout, is_plain, is_within_reach, pose_freely
-from training.molmoer.points import points_text
+from training.molmoer.points import place_text, points_text
 from training.molmoer.question import Question, Scene, Split, phrase
 
 OPENERS = ("", "Look at the desk. ", "Answer briefly. ", "Tell me. ")
@@ -25,6 +26,8 @@ ORDERS = 2  # in which the cubes of one scene are pointed to
 # varies. A nano model's loss stood 17 % under that of one which does not look after 1100 steps of
 # 32; with six wordings and one to three cubes, 5 %.
 POINTING_OPENERS = ("", "Tell me. ")
+NOUNS = ("cube", "block")  # of sim.tasks
+ROBOT_TURN = "The task is to "  # how edge.prompt.robot_text begins
 BIN_SHARE = 0.1  # of points; it is always in the same place
 
 _SENTENCES = {
@@ -84,6 +87,17 @@ def pointing_scene(desk: Desk, split: Split, rng: np.random.Generator) -> Scene:
     return Scene((desk.picture(FRONT),), asked)
 
 
+def mention_scene(desk: Desk, split: Split, rng: np.random.Generator) -> Scene:
+    """Lay a desk out with all the robot's cubes; where an instruction names one, its place follows.
+
+    The words up to there are those of the robot's prompt, behind the same two pictures. What a
+    model learns to know at a word is then there when an arm is told the same, whatever comes next.
+    """
+    moment = _lay_out(desk, split, rng, PLAIN_COLOURS, len(PLAIN_COLOURS))
+    asked = tuple(_mentioning(name, moment, split, rng) for name in moment.cubes)
+    return Scene((desk.picture(FRONT), desk.picture(WRIST)), asked)
+
+
 def kinds() -> tuple[str, ...]:
     """Name the kinds of questions asked here."""
     return tuple(_SENTENCES)
@@ -106,6 +120,22 @@ def _pointing_to(
     sentence = phrase(_SENTENCES["pointing"][:1], POINTING_OPENERS, split, rng)
     text = sentence.format(a=" and the ".join(names))
     return Question("pointing", text, answer, (0,), radius)
+
+
+def _mentioning(name: str, moment: Moment, split: Split, rng: np.random.Generator) -> Question:
+    task = Task(str(rng.choice(KINDS)), name.split()[0])
+    words = task.instruction(int(rng.integers(1000)), held_out=split is Split.TEST)
+    before, _, after = words.partition(task.colour)
+    noun = after.split()[0] if after.split()[0] in NOUNS else ""
+    begun = f"{ROBOT_TURN}{before}{task.colour} {noun}".rstrip()
+    others = [other for other in sorted(moment.cubes) if other != name]
+    outlines = [moment.outlines[cube] for cube in (name, *others)]
+    first, *rest = (place_text(outline.centre) for outline in outlines)
+    answer = first + "".join(
+        f", the {cube}{place}" for cube, place in zip(others, rest, strict=True)
+    )
+    radius = round(1000 * min(outline.radius for outline in outlines))
+    return Question("mention", begun, answer, (0, 1), radius, goes_on=True)
 
 
 def side(moment: Moment, split: Split, rng: np.random.Generator) -> Question | None:

@@ -37,6 +37,7 @@ class Question:
     answer: str
     pictures: tuple[int, ...] = ()
     radius: int | None = None  # of a disc as large as what is pointed to, thousandths of a picture
+    goes_on: bool = False  # the answer follows the text without a gap, in the same turn
 
 
 @dataclass(frozen=True, slots=True)

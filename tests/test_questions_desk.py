@@ -11,14 +11,21 @@ import pytest
 os.environ.setdefault("MUJOCO_GL", "egl")
 pytest.importorskip("mujoco")
 
-from edge.prompt import PromptFormat, robot_text
+from edge.prompt import robot_text
 from sim.gl import GlError, ensure_gl
 from sim.reach import joints_for_tip_deg
 from sim.tasks import HELD_OUT_PHRASINGS, KINDS, PHRASINGS
 from sim.variation import PLAIN_COLOURS
+from training.datasets.embodiment import load_embodiment
 from training.molmoer import desk_questions
 from training.molmoer.desk import BIN, COLOURS_RGB, Desk, Place
-from training.molmoer.desk_questions import Moment, desk_scene, mention_scene, pointing_scene
+from training.molmoer.desk_questions import (
+    ROBOT_PROMPT,
+    Moment,
+    desk_scene,
+    mention_scene,
+    pointing_scene,
+)
 from training.molmoer.episode_questions import episode_scene
 from training.molmoer.layouts import draw_layout, is_plain, is_within_reach, pose_freely
 from training.molmoer.points import points_in
@@ -104,17 +111,29 @@ def test_all_cubes_are_pointed_to_in_the_order_of_the_question(desk):
 
 def test_places_follow_the_words_with_which_a_robots_prompt_names_a_cube(desk):
     rng = np.random.default_rng(2)
-    layout = PromptFormat(True, True, True, True, True, 256)
     for split, wordings in ((Split.TRAIN, PHRASINGS), (Split.TEST, HELD_OUT_PHRASINGS)):
         known = {words for kind in KINDS for words in wordings[kind]}
         scene = mention_scene(desk, split, rng)
         told = [{*question.text.split()} & {*PLAIN_COLOURS} for question in scene.questions]
         assert sorted(colour for (colour,) in told) == sorted(PLAIN_COLOURS)
         for question, (colour,) in zip(scene.questions, told, strict=True):
-            begun = question.text.removeprefix("The task is to ")
-            (words,) = [w for w in known if w.format(colour=colour).startswith(begun)][:1]
-            prompt = robot_text(words.format(colour=colour), "", "", "", [], False, layout)
-            assert prompt.startswith(f"<|im_start|>user\n{question.text}")
+            state = re.search(r"<state_start>.*?<state_end>", question.text)
+            robot = load_embodiment("so101")
+            prompts = [
+                robot_text(
+                    words.format(colour=colour),
+                    state[0] if state else "",
+                    robot.setup,
+                    robot.control,
+                    [],
+                    False,
+                    ROBOT_PROMPT,
+                )
+                for words in known
+            ]
+            begun = f"<|im_start|>user\n{question.text}"
+            if state or "current state" not in begun:
+                assert any(prompt.startswith(begun) for prompt in prompts), begun
             named = [colour, *re.findall(r"the (\w+) cube", question.answer)]
             points = points_in(question.answer)
             assert len(points) == len(named) == len(PLAIN_COLOURS)

@@ -6,12 +6,15 @@ Where it is a close call no question is asked: every answer leaves a margin.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from edge.prompt import PromptFormat, robot_text, state_text
 from sim.tasks import KINDS, Task
 from sim.variation import PLAIN_COLOURS
+from training.datasets.embodiment import load_embodiment
 from training.molmoer.desk import BIN, COLOURS_RGB, FRONT, WRIST, Desk, Outline, Place
 from training.molmoer.layouts import draw_layout, is_plain, is_within_reach, pose_freely
 from training.molmoer.points import place_text, points_text
@@ -27,8 +30,17 @@ ORDERS = 2  # in which the cubes of one scene are pointed to
 # 32; with six wordings and one to three cubes, 5 %.
 POINTING_OPENERS = ("", "Tell me. ")
 NOUNS = ("cube", "block")  # of sim.tasks
-ROBOT_TURN = "The task is to "  # how edge.prompt.robot_text begins
+ROBOT, AT_ONCE_SHARE = "so101", 0.3
 BIN_SHARE = 0.1  # of points; it is always in the same place
+# The switches of MolmoAct2's released prompt (its config.json).
+ROBOT_PROMPT = PromptFormat(
+    wrap_setup=True,
+    wrap_control=True,
+    overview_column_tokens=False,
+    detail_column_tokens=True,
+    low_res_start=True,
+    state_bins=256,
+)
 
 _SENTENCES = {
     "pointing": ("Point to the {a}.", "Show the {a}."),
@@ -90,8 +102,9 @@ def pointing_scene(desk: Desk, split: Split, rng: np.random.Generator) -> Scene:
 def mention_scene(desk: Desk, split: Split, rng: np.random.Generator) -> Scene:
     """Lay a desk out with all the robot's cubes; where an instruction names one, its place follows.
 
-    The words up to there are those of the robot's prompt, behind the same two pictures. What a
-    model learns to know at a word is then there when an arm is told the same, whatever comes next.
+    It follows there or somewhere behind, in the words of the robot's own prompt and behind the same
+    two pictures. So a model learns to know it from that word on, and knows it when an arm is told
+    the same. The arm's state in it is drawn: it says nothing about where cubes are.
     """
     moment = _lay_out(desk, split, rng, PLAIN_COLOURS, len(PLAIN_COLOURS))
     asked = tuple(_mentioning(name, moment, split, rng) for name in moment.cubes)
@@ -125,9 +138,6 @@ def _pointing_to(
 def _mentioning(name: str, moment: Moment, split: Split, rng: np.random.Generator) -> Question:
     task = Task(str(rng.choice(KINDS)), name.split()[0])
     words = task.instruction(int(rng.integers(1000)), held_out=split is Split.TEST)
-    before, _, after = words.partition(task.colour)
-    noun = after.split()[0] if after.split()[0] in NOUNS else ""
-    begun = f"{ROBOT_TURN}{before}{task.colour} {noun}".rstrip()
     others = [other for other in sorted(moment.cubes) if other != name]
     outlines = [moment.outlines[cube] for cube in (name, *others)]
     first, *rest = (place_text(outline.centre) for outline in outlines)
@@ -135,7 +145,21 @@ def _mentioning(name: str, moment: Moment, split: Split, rng: np.random.Generato
         f", the {cube}{place}" for cube, place in zip(others, rest, strict=True)
     )
     radius = round(1000 * min(outline.radius for outline in outlines))
+    begun = _begun_prompt(words, task.colour, rng)
     return Question("mention", begun, answer, (0, 1), radius, goes_on=True)
+
+
+def _begun_prompt(words: str, colour: str, rng: np.random.Generator) -> str:
+    """Write the robot's prompt up to where the cube is named, or to somewhere behind that."""
+    robot = load_embodiment(ROBOT)
+    state = state_text(rng.uniform(-1.0, 1.0, len(robot.state_names)), ROBOT_PROMPT.state_bins)
+    text = robot_text(words, state, robot.setup, robot.control, [], False, ROBOT_PROMPT)
+    text = text.partition("\n")[2]  # the turn is opened by who asks
+    named = re.search(rf"\b{colour}( (?:{'|'.join(NOUNS)}))?\b", text)
+    ends = [part.end() for part in re.finditer(r"<[^>]+>|[^\s<]+", text)]
+    later = [end for end in ends if end > named.end()]
+    at_once = rng.random() < AT_ONCE_SHARE
+    return text[: named.end() if at_once else later[int(rng.integers(len(later)))]]
 
 
 def side(moment: Moment, split: Split, rng: np.random.Generator) -> Question | None:

@@ -11,13 +11,13 @@ words tell what comes next.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from edge.policy import Policy
 from edge.verdict import Outcome
-from sim.demonstration import Episode, Plan, demonstrate, prepare, variation_of
+from sim.demonstration import FOLDED, Episode, Plan, demonstrate, prepare, variation_of
 from sim.expert import Expert
 from sim.hand import Unreachable
 from sim.joints import N_JOINTS
@@ -94,6 +94,7 @@ def visit_beginnings(world: OfflineWorld, plan: Plan, every: int) -> Visits:
     The task of the plan is not done. A picture comes once a cube, so that nothing but the words
     tells one moment from the next.
     """
+    plan = replace(plan, start=FOLDED, disturbance=0.0)
     rng = np.random.default_rng((*plan.seed, 5))
     world.reset(plan.layout_seed, task=plan.task, variation=variation_of(plan))
     none = np.zeros((0, N_JOINTS), np.float32)

@@ -257,6 +257,13 @@ def test_bad_usage_is_refused(arguments, capsys):
     assert capsys.readouterr().err
 
 
+@pytest.mark.parametrize("other", [["--policy", "b"], ["--other-tasks", "0.5"]])
+def test_beginnings_do_no_task_that_another_option_could_change(other, capsys):
+    asked = ["demos", "out", "--episodes", "1", "--seed", "0", "--beginnings", *other]
+    assert main(asked) == 2
+    assert "--beginnings does no task; leave out --policy" in capsys.readouterr().err
+
+
 def test_depth_that_is_missing_damaged_or_not_asked_for_rightly_is_refused(recorded, tmp_path):
     with pytest.raises(TrueDepthError, match="there is no true depth of camera 'front'"):
         TrueDepth.open(tmp_path)

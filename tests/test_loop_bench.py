@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from profile_rig import policy_call
 
 from benchmarks import loop_bench
 from benchmarks.cli import main
 from benchmarks.loop_bench import camera_to_command_s
 from edge.loop import LoopEnd
-from edge.policy_thread import PolicyCall
 from edge.run import RunError, RunResult
 from edge.safety import Outcome
 
@@ -18,24 +18,7 @@ N_TICKS = 40
 
 
 def call(number, started_s, *frame_ages_s):
-    return PolicyCall(
-        number=number,
-        started_s=started_s,
-        ended_s=started_s + 0.1,
-        state_age_s=0.01,
-        frame_ages_s=frame_ages_s,
-        stages_s={},
-        depth_passes=0,
-        changed_cells=0,
-        moved_cells=0,
-        prompt_tokens=1,
-        depth_codes=None,
-        chunk_start_s=started_s,
-        n_actions=10,
-        n_held=0,
-        foreseen_s=0.1,
-        seam_gap=0.0,
-    )
+    return replace(policy_call(number, started_s), frame_ages_s=frame_ages_s)
 
 
 @dataclass

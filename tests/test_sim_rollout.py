@@ -131,6 +131,7 @@ def test_other_tasks_are_asked_for_with_what_the_expert_would_do_for_them(world,
 def test_at_a_beginning_every_cube_is_asked_for_with_the_same_picture(world):
     plan = draw_plan(4, 0, kinds=(TOUCH,), light_only=True)
     visits = visit_beginnings(world, plan, 30)
+    assert visits.episode.plan.disturbance == 0.0  # what is noted of it is what was done
     at_once, apart_deg = len(world.cubes), []
     assert visits.episode.succeeded
     assert len(visits.states) >= 2 * at_once

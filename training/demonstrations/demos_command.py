@@ -126,6 +126,10 @@ def _run(args: argparse.Namespace) -> int:
         raise TrainingError(f"--size {args.size}: video needs even sides")
     if FPS % args.every:
         raise TrainingError(f"--every {args.every}: it must divide {FPS}, the ticks a second")
+    if args.beginnings and (args.policy or args.other_tasks or args.starts):
+        raise TrainingError(
+            "--beginnings does no task; leave out --policy, --other-tasks and --starts"
+        )
     if args.policy is not None:
         _check_bundle(args.policy)
     settings = Settings(

@@ -125,7 +125,7 @@ def record(settings: Settings, number: int, staging: Path) -> Recorded:
             folder = _store(visits, staging / f"{number:06d}")
             return Recorded(
                 number=number,
-                plan=plan,
+                plan=episode.plan,
                 frames=len(visits.states),
                 succeeded=episode.succeeded,
                 attempts=episode.attempts,

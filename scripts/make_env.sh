@@ -38,7 +38,7 @@ if [ -z "$found" ]; then
 fi
 
 constraints=constraints/runtime-py312.txt
-[ "$version" = 3.10 ] && constraints=constraints/runtime-py310.txt
+case $version in 3.10 | 3.11) constraints=constraints/runtime-py310.txt ;; esac
 [ -f "constraints/$extras.txt" ] && constraints=constraints/$extras.txt
 stamp="$env/.made-from"
 wanted="$version $extras $(cat pyproject.toml "$constraints" | sha256sum | cut -d' ' -f1)"

@@ -84,6 +84,29 @@ def test_padding_and_neighbours_do_not_matter(model):
     assert both.flow.item() == pytest.approx(alone.flow.item() + other.flow.item(), rel=1e-5)
 
 
+def test_earlier_layers_answer_as_a_model_that_ends_there_would(checkpoint):
+    """The loss on top is the mean over models cut off after layers 2 and 3 of 4."""
+    losses = LossSettings(flow=0.0)
+    cut_losses, cut_grads = [], []
+    for layers in (2, 3, 4):
+        cut = load_model(checkpoint)
+        batch = a_batch(cut, ["question", "discrete"])
+        cut.model.transformer.blocks = cut.model.transformer.blocks[:layers]
+        loss, grads = gradients(Objective(cut, losses, FLOW, DEPTH, SEED), [batch])
+        cut_losses.append(loss)
+        cut_grads.append(grads)
+    model = load_model(checkpoint)
+    losses = dataclasses.replace(losses, earlier_layers=0.5)
+    loss, grads = gradients(Objective(model, losses, FLOW, DEPTH, SEED), [batch])
+    shares = (0.25, 0.25, 1.0)
+    assert loss == pytest.approx(np.dot(shares, cut_losses), rel=1e-5)
+    expected = {
+        name: sum(s * g[name] for s, g in zip(shares, cut_grads, strict=True) if name in g)
+        for name in cut_grads[-1]
+    }
+    assert_close(grads, expected)
+
+
 def test_examples_without_a_chunk_do_not_count_for_the_flow(model):
     batch = a_batch(model, ["act", "question", "discrete"])
     objective = Objective(model, LossSettings(), FLOW, DEPTH, SEED)
@@ -249,7 +272,7 @@ def test_each_picture_alone_gives_what_padding_to_the_fullest_example_gives(tmp_
     batch = Collator(folder)(examples)
     assert len(set(batch.model_inputs["image_num_crops"].tolist())) > 1
     objective = Objective(model, LossSettings(flow=0), FLOW, DEPTH, SEED)
-    hidden, _ = objective._read(batch, with_keys_values=False)
+    (hidden,), _ = objective._read(batch, with_keys_values=False)
     expected = model.model(**batch.model_inputs, use_cache=False).last_hidden_state
     seen = batch.model_inputs["attention_mask"].bool()
     torch.testing.assert_close(hidden[seen], expected[seen], rtol=1e-4, atol=1e-4)

@@ -20,6 +20,7 @@ from training.datasets.embodiment import load_embodiment
 from training.molmoer import desk_questions
 from training.molmoer.desk import BIN, COLOURS_RGB, Desk, Place
 from training.molmoer.desk_questions import (
+    NOUNS,
     ROBOT_PROMPT,
     Moment,
     desk_scene,
@@ -113,7 +114,7 @@ def test_places_follow_the_words_with_which_a_robots_prompt_names_a_cube(desk):
     rng = np.random.default_rng(2)
     for split, wordings in ((Split.TRAIN, PHRASINGS), (Split.TEST, HELD_OUT_PHRASINGS)):
         known = {words for kind in KINDS for words in wordings[kind]}
-        scene = mention_scene(desk, split, rng)
+        scene = mention_scene(desk, split, rng, 0.3)
         told = [{*question.text.split()} & {*PLAIN_COLOURS} for question in scene.questions]
         assert sorted(colour for (colour,) in told) == sorted(PLAIN_COLOURS)
         for question, (colour,) in zip(scene.questions, told, strict=True):
@@ -139,6 +140,14 @@ def test_places_follow_the_words_with_which_a_robots_prompt_names_a_cube(desk):
                 seen = scene.pictures[0][int(y / 1000 * 120), int(x / 1000 * 160)] / 255
                 meant = np.array(COLOURS_RGB[name])
                 assert seen @ meant / np.linalg.norm(seen) / np.linalg.norm(meant) > 0.93
+
+
+@pytest.mark.parametrize(("at_once", "ends_there"), [(1.0, {True}), (0.0, {False})])
+def test_a_share_of_places_follows_at_once(desk, at_once, ends_there):
+    rng = np.random.default_rng(3)
+    asked = [q for _ in range(4) for q in mention_scene(desk, Split.TRAIN, rng, at_once).questions]
+    last = {question.text.split()[-1] for question in asked}
+    assert {word in (*PLAIN_COLOURS, *NOUNS) for word in last} == ends_there
 
 
 def test_halves_of_a_pointing_set_share_no_wording(desk):

@@ -76,7 +76,13 @@ RECIPE = {
     },
     "augmentation": "none",
     "action_tokenizer": None,
-    "losses": {"language": 1.0, "flow": 1.0, "log_z": 1e-4, "token_weighting": "root_tokens"},
+    "losses": {
+        "language": 1.0,
+        "flow": 1.0,
+        "log_z": 1e-4,
+        "token_weighting": "root_tokens",
+        "earlier_layers": 0.0,
+    },
     "flow": {
         "samples": 2,
         "insulation": False,

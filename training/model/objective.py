@@ -6,7 +6,7 @@ processes, so the losses and gradients do not depend on how a step is cut up.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -112,12 +112,10 @@ class Objective(nn.Module):
         if not (speaks or moves or self.every_part):
             return StepLosses(zero.clone().requires_grad_(), zero, zero, zero)
         cross_entropy = log_z = flow = zero
-        hidden, keys_values = self._read(batch, with_keys_values=self.losses.flow > 0)
+        layers, keys_values = self._read(batch, with_keys_values=self.losses.flow > 0)
+        hidden = layers[-1]
         if speaks:
-            head, weighting = self.model.lm_head, self.losses.token_weighting
-            sums = language_loss(head, hidden, batch.labels, weighting)
-            cross_entropy, log_z = (part / totals.token_weight for part in sums)
-            log_z = self.losses.log_z * log_z
+            cross_entropy, log_z = self._language_losses(batch, layers, totals)
         if moves:
             flow = self._flow_losses(batch, rows, keys_values).sum() / totals.chunks
         loss = self.losses.language * (cross_entropy + log_z) + self.losses.flow * flow
@@ -129,8 +127,12 @@ class Objective(nn.Module):
 
     def _read(
         self, batch: Batch, *, with_keys_values: bool
-    ) -> tuple[torch.Tensor, KeysValues | None]:
-        """Run vision and decoder; give hidden states (B, T, width), keys and values a layer."""
+    ) -> tuple[list[torch.Tensor], KeysValues | None]:
+        """Run vision and decoder; give hidden states (B, T, width), keys and values a layer.
+
+        Hidden states are the last one and, where the earlier layers' loss is asked for, before it
+        those after each layer from the middle on, through the last norm.
+        """
         inputs, backbone = batch.model_inputs, self.model.model
         embeddings = self._embeddings(backbone, self._noisy_ids(batch), inputs)
         mask = backbone._build_native_attention_bias(
@@ -144,8 +146,34 @@ class Objective(nn.Module):
             attention_mask=mask,
             use_cache=False,
             collect_layer_kv_states=with_keys_values,
+            output_hidden_states=self.losses.earlier_layers > 0,
         )
-        return outputs.last_hidden_state, outputs.past_key_values
+        earlier: Sequence[torch.Tensor] = ()
+        if outputs.hidden_states is not None:  # (input, after layer 1, ..., after the last)
+            middle = len(outputs.hidden_states) // 2
+            earlier = outputs.hidden_states[middle:-1]
+        hidden = [backbone.transformer.ln_f(states) for states in earlier]
+        return [*hidden, outputs.last_hidden_state], outputs.past_key_values
+
+    def _language_losses(
+        self, batch: Batch, layers: list[torch.Tensor], totals: StepTotals
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give cross-entropy and log_z loss; the earlier layers' mean comes on top of the last's.
+
+        What an action expert reads in a layer is what the layers before it have found out, so what
+        only the last layer finds never reaches it.
+        """
+        sums = [
+            torch.stack(
+                language_loss(self.model.lm_head, hidden, batch.labels, self.losses.token_weighting)
+            )
+            for hidden in layers
+        ]
+        total = sums[-1]
+        if len(sums) > 1:
+            total = total + self.losses.earlier_layers * torch.stack(sums[:-1]).mean(0)
+        cross_entropy, log_z = total / totals.token_weight
+        return cross_entropy, self.losses.log_z * log_z
 
     def _embeddings(
         self, backbone: MolmoAct2Model, ids: torch.Tensor, inputs: dict[str, torch.Tensor]

@@ -29,9 +29,10 @@ class LossSettings:
     flow: float = 1.0
     log_z: float = 1e-4  # of the squared log of the softmax's denominator; LeRobot's default
     token_weighting: TokenWeighting = "root_tokens"  # 2 / sqrt(tokens of the example)
+    earlier_layers: float = 0.0  # of the language loss after decoder layers before the last
 
     def __post_init__(self) -> None:
-        for name in ("language", "flow", "log_z"):
+        for name in ("language", "flow", "log_z", "earlier_layers"):
             _at_least_zero(f"losses.{name}", getattr(self, name))
         _one_of("losses.token_weighting", self.token_weighting, TOKEN_WEIGHTINGS)
         if self.language == 0 and self.flow == 0:

@@ -30,7 +30,7 @@ ORDERS = 2  # in which the cubes of one scene are pointed to
 # 32; with six wordings and one to three cubes, 5 %.
 POINTING_OPENERS = ("", "Tell me. ")
 NOUNS = ("cube", "block")  # of sim.tasks
-ROBOT, AT_ONCE_SHARE = "so101", 0.3
+ROBOT = "so101"
 BIN_SHARE = 0.1  # of points; it is always in the same place
 # The switches of MolmoAct2's released prompt (its config.json).
 ROBOT_PROMPT = PromptFormat(
@@ -99,15 +99,16 @@ def pointing_scene(desk: Desk, split: Split, rng: np.random.Generator) -> Scene:
     return Scene((desk.picture(FRONT),), asked)
 
 
-def mention_scene(desk: Desk, split: Split, rng: np.random.Generator) -> Scene:
+def mention_scene(desk: Desk, split: Split, rng: np.random.Generator, at_once: float) -> Scene:
     """Lay a desk out with all the robot's cubes; where an instruction names one, its place follows.
 
-    It follows there or somewhere behind, in the words of the robot's own prompt and behind the same
-    two pictures. So a model learns to know it from that word on, and knows it when an arm is told
-    the same. The arm's state in it is drawn: it says nothing about where cubes are.
+    It follows at once (a share `at_once` of the questions) or somewhere behind, in the words of the
+    robot's own prompt and behind the same two pictures. So a model learns to know it from that word
+    on, and knows it when an arm is told the same. The arm's state in it is drawn: it says nothing
+    about where cubes are.
     """
     moment = _lay_out(desk, split, rng, PLAIN_COLOURS, len(PLAIN_COLOURS))
-    asked = tuple(_mentioning(name, moment, split, rng) for name in moment.cubes)
+    asked = tuple(_mentioning(name, moment, split, rng, at_once) for name in moment.cubes)
     return Scene((desk.picture(FRONT), desk.picture(WRIST)), asked)
 
 
@@ -135,7 +136,9 @@ def _pointing_to(
     return Question("pointing", text, answer, (0,), radius)
 
 
-def _mentioning(name: str, moment: Moment, split: Split, rng: np.random.Generator) -> Question:
+def _mentioning(
+    name: str, moment: Moment, split: Split, rng: np.random.Generator, at_once: float
+) -> Question:
     task = Task(str(rng.choice(KINDS)), name.split()[0])
     words = task.instruction(int(rng.integers(1000)), held_out=split is Split.TEST)
     others = [other for other in sorted(moment.cubes) if other != name]
@@ -145,11 +148,11 @@ def _mentioning(name: str, moment: Moment, split: Split, rng: np.random.Generato
         f", the {cube}{place}" for cube, place in zip(others, rest, strict=True)
     )
     radius = round(1000 * min(outline.radius for outline in outlines))
-    begun = _begun_prompt(words, task.colour, rng)
+    begun = _begun_prompt(words, task.colour, rng, at_once)
     return Question("mention", begun, answer, (0, 1), radius, goes_on=True)
 
 
-def _begun_prompt(words: str, colour: str, rng: np.random.Generator) -> str:
+def _begun_prompt(words: str, colour: str, rng: np.random.Generator, at_once: float) -> str:
     """Write the robot's prompt up to where the cube is named, or to somewhere behind that."""
     robot = load_embodiment(ROBOT)
     state = state_text(rng.uniform(-1.0, 1.0, len(robot.state_names)), ROBOT_PROMPT.state_bins)
@@ -158,8 +161,8 @@ def _begun_prompt(words: str, colour: str, rng: np.random.Generator) -> str:
     named = re.search(rf"\b{colour}( (?:{'|'.join(NOUNS)}))?\b", text)
     ends = [part.end() for part in re.finditer(r"<[^>]+>|[^\s<]+", text)]
     later = [end for end in ends if end > named.end()]
-    at_once = rng.random() < AT_ONCE_SHARE
-    return text[: named.end() if at_once else later[int(rng.integers(len(later)))]]
+    ends_there = rng.random() < at_once
+    return text[: named.end() if ends_there else later[int(rng.integers(len(later)))]]
 
 
 def side(moment: Moment, split: Split, rng: np.random.Generator) -> Question | None:

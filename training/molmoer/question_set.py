@@ -55,6 +55,7 @@ class SetSettings:
     seed: int
     height_px: int  # of the pictures
     varied: bool = False  # embodied scenes look different from each other
+    at_once: float = 0.3  # share of mentions that are answered at the name, not behind it
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ def write_question_set(out: Path, settings: SetSettings, workers: int) -> dict[s
             "seed": settings.seed,
             "height_px": settings.height_px,
             "varied": settings.varied,
+            "at_once": settings.at_once,
             "questions": {half: dict(kinds) for half, kinds in counts.items()},
         }
         (folder / "set.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
@@ -115,7 +117,7 @@ def make_scene(task: _Task, desk: Desk | None = None) -> Scene:
     if task.settings.subject == POINTING:
         return pointing_scene(desk, task.split, rng)
     if task.settings.subject == MENTIONS:
-        return mention_scene(desk, task.split, rng)
+        return mention_scene(desk, task.split, rng, task.settings.at_once)
     is_episode = task.number % _EPISODE_EVERY == _EPISODE_EVERY - 1
     return (episode_scene if is_episode else desk_scene)(desk, task.split, rng)
 

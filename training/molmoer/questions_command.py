@@ -48,6 +48,13 @@ def add_parser(commands: Any) -> None:
         action="store_true",
         help="arm, mat, lights and camera poses differ from scene to scene (embodied)",
     )
+    parser.add_argument(
+        "--at-once",
+        type=_share,
+        default=0.3,
+        metavar="SHARE",
+        help="of places that follow the name at once, not later (mentions; default: 0.3)",
+    )
     parser.add_argument("--workers", type=_workers, default=2, help="processes (default: 2)")
     parser.set_defaults(run=_questions)
 
@@ -55,7 +62,9 @@ def add_parser(commands: Any) -> None:
 def _questions(args: argparse.Namespace) -> int:
     from training.molmoer.question_set import SetSettings, write_question_set
 
-    settings = SetSettings(args.kind, args.train, args.test, args.seed, args.height, args.varied)
+    settings = SetSettings(
+        args.kind, args.train, args.test, args.seed, args.height, args.varied, args.at_once
+    )
     counts = write_question_set(args.out, settings, args.workers)
     kinds = sorted({kind for half in counts.values() for kind in half})
     print(f"{'kind':<16}{'train':>8}{'test':>8}")
@@ -81,6 +90,16 @@ def _natural(text: str) -> int:
 
 def _height(text: str) -> int:
     return _whole(text, 32, 1080)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"must be a share from 0 to 1, got {text}")
+    return share
 
 
 def _workers(text: str) -> int:

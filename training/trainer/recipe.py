@@ -195,6 +195,7 @@ def _losses(section: Section) -> LossSettings:
         flow=section.number("flow", 0, 1000),
         log_z=section.number("log_z", 0, 1),
         token_weighting=section.text("token_weighting", TOKEN_WEIGHTINGS),
+        earlier_layers=section.number("earlier_layers", 0, 100),
     )
     section.finish()
     return losses

@@ -158,13 +158,3 @@ def test_wrong_words_are_one_line(words, says, capsys):
     said = capsys.readouterr().err
     assert said.startswith("molmoact-flash: error: ")
     assert re.search(says, said)
-
-
-@pytest.mark.skipif(not shutil.which("ansible-playbook"), reason="ansible-core is not installed")
-def test_ansible_understands_the_playbook(tmp_path):
-    inventory = tmp_path / "inventory.yaml"
-    inventory.write_text("all: {hosts: {a: {}}}\n")
-    playbook = str(resources.files("deploy").joinpath("fleet", "flash.yml"))
-    words = ["ansible-playbook", "--syntax-check", "-i", str(inventory), playbook]
-    words += ["-e", '{"molmoact_verb": "push", "molmoact_batches": [1]}']
-    subprocess.run(words, check=True, capture_output=True)

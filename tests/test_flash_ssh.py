@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+from importlib.util import find_spec
 
 import pytest
+import yaml
 
 from deploy import cli
 from deploy.campaign_faults import faults
 from deploy.campaign_rig import CampaignRig
+from deploy.fleet_command import NOT_TRIED
 from deploy.practice_device import PracticeDevice, find_sshd
-from deploy.practice_release import SICK, make_key, practice_release
+from deploy.practice_release import HEALTHY, SICK, make_key, practice_release
 
 pytestmark = pytest.mark.skipif(
     find_sshd() is None, reason="no sshd here: apt-get install openssh-server"
@@ -51,6 +55,54 @@ def test_the_commands_from_provision_to_rollback(tmp_path, capfd):
         assert cli.main(["prune", *words, "--keep", "1"]) == 0
     finally:
         device.close()
+
+
+@pytest.mark.skipif(find_spec("ansible") is None, reason="ansible-core is not installed")
+def test_a_fleet_stops_at_a_canary_that_fails(tmp_path, capfd):
+    key = make_key(tmp_path, "team")
+    releases = [
+        practice_release(tmp_path / f"r{number}", number, key, health, bundle_kib=8)
+        for number, health in ((1, HEALTHY), (2, HEALTHY), (3, SICK))
+    ]
+    first, second, sick = ([f"--release={made.folder}"] for made in releases)
+    devices = {name: PracticeDevice(tmp_path / name, [key]) for name in ("a", "canary-1", "b")}
+
+    def runs():
+        return {device.running()["process"] for device in devices.values()}
+
+    try:
+        hosts = {}
+        for name, device in devices.items():
+            device.serve()
+            user, _, address = device.host.rpartition("@")
+            hosts[name] = {
+                "ansible_host": address,
+                "ansible_port": device.port,
+                "ansible_user": user,
+                "ansible_ssh_private_key_file": str(device.folder / "login_key"),
+                "molmoact_root": str(device.root),
+                "molmoact_ssh_options": list(device.options),
+            }
+        canary = {"canary-1": hosts.pop("canary-1")}
+        inventory = tmp_path / "inventory.yaml"
+        groups = {"canary": {"hosts": canary}, "others": {"hosts": hosts}}
+        inventory.write_text(yaml.safe_dump({"all": {"children": groups}}))
+        fleet = ["fleet", str(inventory), "--settle-s", "0.2"]
+        for release in (first, second):
+            assert cli.main([*fleet, *release]) == 0
+            assert capfd.readouterr().out.endswith("3 of 3 devices done\n")
+        assert runs() == {releases[1].manifest.id}
+        assert cli.main([*fleet, *sick]) == 2
+        said = capfd.readouterr().out
+        assert re.search(r"canary-1 +FAILED: .*health check failed", said)
+        assert len(re.findall(rf"^[ab] +{NOT_TRIED}$", said, re.MULTILINE)) == 2
+        assert said.endswith("0 of 3 devices done\n")
+        assert runs() == {releases[1].manifest.id}
+        assert cli.main([*fleet, "--rollback"]) == 0
+        assert runs() == {releases[0].manifest.id}
+    finally:
+        for device in devices.values():
+            device.close()
 
 
 @pytest.fixture(scope="module")

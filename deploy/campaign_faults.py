@@ -130,6 +130,7 @@ def _altered_part(rig: CampaignRig, delay_s: float) -> tuple[Release, str]:
     release = rig.release()
     part = rig.layout.incoming / f"{_own_content(release)}.part"
     part.write_bytes(b"not what was sent")
+    rig.give_to_device(part)
     first = _pushed(rig, release)
     return release, f"{first}; again: {_pushed(rig, release)}"
 

@@ -154,6 +154,11 @@ class CampaignRig:
             with suppress(FileNotFoundError):
                 (self.disk / "ballast").unlink()
 
+    def give_to_device(self, path: Path) -> None:
+        """Let the device's user own what was put into its folders from outside."""
+        if self.user.name is not None:
+            shutil.chown(path, self.user.name)
+
     def judge(self, allowed: set[str]) -> Verdict:
         """Say what runs once the dust has settled, before and after somebody asks for the status.
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import configparser
+import errno
+import os
+import re
 import shutil
 import subprocess
 from importlib import resources
@@ -11,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from deploy import cli
+from deploy.device.errors import os_error_text
 from deploy.device.supervisor import START_BURST, START_INTERVAL_S, STOP_S, WATCHDOG_S
 from deploy.errors import FlashError
 from deploy.fleet_command import _batches, inventory_hosts
@@ -152,9 +156,25 @@ def test_batches_are_numbers_or_shares():
     ],
 )
 def test_wrong_words_are_one_line(words, says, capsys):
-    import re
-
     assert cli.main(words) == 2
     said = capsys.readouterr().err
     assert said.startswith("molmoact-flash: error: ")
     assert re.search(says, said)
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (
+            errno.ENOSPC,
+            r"^the device's disk is full \(/x/y\); free some with 'molmoact-flash prune'$",
+        ),
+        (
+            errno.EROFS,
+            r"^the device's user \w+ may not write \(/x/y\): Read-only .*provision again",
+        ),
+        (errno.EIO, "^.*Input/output error: '/x/y'$"),
+    ],
+)
+def test_what_the_system_refuses_says_what_helps(number, says):
+    assert re.search(says, os_error_text(OSError(number, os.strerror(number), "/x/y")))

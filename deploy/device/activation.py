@@ -6,7 +6,7 @@ import time
 from typing import Callable
 
 from deploy.device.durable import sha256_of, write_whole
-from deploy.device.errors import DeviceError, RefusedError
+from deploy.device.errors import DeviceError, RefusedError, os_error_text
 from deploy.device.health import check_health, memory_available_mib
 from deploy.device.installing import check_still_trusted, installed_manifest
 from deploy.device.layout import Config, Layout
@@ -69,7 +69,8 @@ def activate(
         write_state(layout, state)
     except (DeviceError, OSError) as error:
         _go_back(layout, before, service)
-        raise DeviceError(f"{error}; back to {before or 'no release'}") from None
+        reason = os_error_text(error) if isinstance(error, OSError) else error
+        raise DeviceError(f"{reason}; back to {before or 'no release'}") from None
     try:
         _take_agent(layout, manifest)
     except OSError as error:

@@ -6,13 +6,12 @@ digest in `objects/` only when its digest was found right. Nothing there is ever
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 from typing import BinaryIO
 
 from deploy.device.durable import CHUNK_BYTES, sha256_of, sync_folder
-from deploy.device.errors import DeviceError, RefusedError
+from deploy.device.errors import DeviceError, RefusedError, is_full
 from deploy.device.layout import Layout
 
 OBJECT_MODE = 0o444
@@ -54,7 +53,7 @@ def receive_object(layout: Layout, sha256: str, size: int, offset: int, source: 
         os.replace(str(part), str(layout.objects / sha256))
         sync_folder(layout.objects)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if is_full(error):
             part.unlink()
             raise DeviceError(
                 f"no room for object {sha256:.12} ({size} bytes): {error.strerror}; free some "

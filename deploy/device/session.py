@@ -13,7 +13,7 @@ from deploy.device.activation import (
     rollback_target,
 )
 from deploy.device.durable import sync_folder
-from deploy.device.errors import BusyError, DeviceError, RefusedError
+from deploy.device.errors import BusyError, DeviceError, RefusedError, os_error_text
 from deploy.device.facts import device_facts
 from deploy.device.guard import locked
 from deploy.device.installing import (
@@ -65,7 +65,7 @@ class Session:
                     if not isinstance(error, RefusedError):
                         return  # unread bytes of a content may follow
                 except OSError as error:
-                    self._wire.failed(DeviceError(f"{error}"))
+                    self._wire.failed(DeviceError(os_error_text(error)))
                     return
 
     def _answer(self, request: dict) -> None:

@@ -152,6 +152,17 @@ def test_the_adapters_are_a_folder_that_peft_opens(nano, tmp_path):
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=MERGED)
 
 
+def test_a_plain_checkpoint_is_written_with_half_the_bytes(nano, tmp_path):
+    assert main(["merge", str(nano), str(tmp_path / "half"), "--dtype", "bf16"]) == 0
+    sizes = [
+        sum(p.stat().st_size for p in f.glob("*.safetensors")) for f in (nano, tmp_path / "half")
+    ]
+    assert sizes[1] < 0.51 * sizes[0]
+    rounded = dict(load_model(tmp_path / "half").named_parameters())
+    for name, weights in load_model(nano).named_parameters():
+        assert torch.equal(rounded[name], weights.bfloat16().float()), name
+
+
 def test_what_cannot_be_merged_is_refused(nano, tmp_path, capsys):
     assert main(["merge", str(nano), str(tmp_path / "out")]) == 2
     assert "nothing to merge, it is a plain checkpoint" in capsys.readouterr().err

@@ -19,7 +19,8 @@ def add_parser(commands: Any) -> None:
         "merge",
         help="add a run's LoRA adapters to the weights beside which they were trained",
         description="Write a plain checkpoint of a run that trained LoRA adapters: what "
-        "molmoact-quantize reads, and other stages start from.",
+        "molmoact-quantize reads, and other stages start from. Of a run without, write the "
+        "checkpoint as bf16.",
         epilog=_EXAMPLE,
     )
     parser.add_argument("adapted", type=Path, metavar="RUN", help="run, or its checkpoint folder")
@@ -45,5 +46,5 @@ def _merge(args: argparse.Namespace) -> int:
         raise TrainingError(f"{folder}: no such folder; give a run of molmoact-train")
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     write_merged(folder, args.out, args.dtype, args.base, command)
-    print(f"{args.out}: {folder} with its adapters merged, {args.dtype}")
+    print(f"{args.out}: {folder} with any adapters merged, {args.dtype}")
     return 0

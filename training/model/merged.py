@@ -1,4 +1,4 @@
-"""A plain checkpoint of one that is a base with LoRA adapters."""
+"""A plain checkpoint of one that is a base with LoRA adapters, or of one with twice the bytes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ def write_merged(
 ) -> None:
     """Write `out` with the adapters of `folder` added to their base; computed in float32.
 
-    Raises CheckpointError when `folder` holds no adapters, OutputExistsError.
+    A checkpoint without adapters is written as bf16. Raises CheckpointError where that leaves
+    nothing to do, OutputExistsError.
     """
     refuse_taken(out)
-    if not (folder / ADAPTER_CONFIG).is_file():
+    if dtype == "fp32" and not (folder / ADAPTER_CONFIG).is_file():
         raise CheckpointError(
-            f"{folder}: no {ADAPTER_CONFIG}; there is nothing to merge, it is a plain checkpoint"
+            f"{folder}: no {ADAPTER_CONFIG}; there is nothing to merge, it is a plain checkpoint; "
+            "--dtype bf16 writes it with half the bytes"
         )
     model = load_model(folder, base=base)
     save_checkpoint(model, folder, out, _DTYPES[dtype], made_by=made_by)

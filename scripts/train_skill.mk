@@ -1,0 +1,91 @@
+# The checkpoint that can do something: MolmoER's stages at nano size, pointing, places behind words
+# in three steps, then the simulated desk's three tasks as discrete actions and as flow, with depth
+# and the policy's own states, and once more with those to which that brings it. Every product is
+# made when it is absent, and what was interrupted goes on:
+#
+#     make -f scripts/train_skill.mk
+
+BIN       ?= .venv/bin
+RECIPES   ?= training/recipes/skill
+PROCESSES ?= 2
+NANO      := $(MAKE) -f scripts/train_nano.mk
+
+TRAIN  := $(BIN)/molmoact-train
+MOMENTS = $(TRAIN) demos $@ --light-only --workers $(PROCESSES)
+DEMOS   = $(MOMENTS) --every 5 --tasks touch,touch,put_in_bin,put_in_bin,push_to_mark
+VISITS  = $(MOMENTS) --every 10 --episodes 200 --tasks touch,put_in_bin,put_in_bin,push_to_mark \
+	--starts folded=0.5,somewhere=0.1,missed=0.1,after=0.3
+LAUNCH := OMP_NUM_THREADS=1 $(BIN)/python -m accelerate.commands.launch --multi_gpu \
+	--num_processes $(PROCESSES) --main_process_port 0 -m training.cli
+
+.DEFAULT_GOAL := runs/skill/correct/checkpoint
+.SECONDARY:
+
+data/questions/pointing:
+	$(TRAIN) questions $@ --kind pointing --train 16000 --test 600 --height 240 \
+	  --workers $(PROCESSES)
+
+data/questions/mentions:
+	$(TRAIN) questions $@ --kind mentions --train 16000 --test 600 --height 240 \
+	  --workers $(PROCESSES)
+
+data/questions/mentions_at_once:
+	$(TRAIN) questions $@ --kind mentions --at-once 1 --train 16000 --test 600 --height 240 \
+	  --workers $(PROCESSES)
+
+data/questions/%:
+	$(NANO) $@
+
+runs/nano/%/checkpoint:
+	$(NANO) $@
+
+data/skill/demos:
+	$(DEMOS) --episodes 900 --seed 10
+
+# Most pictures with another instruction than that being followed.
+data/skill/crossed:
+	$(MOMENTS) --every 10 --other-tasks 0.8 --episodes 450 --seed 20 \
+	  --tasks touch,put_in_bin,put_in_bin,push_to_mark \
+	  --starts folded=0.3,somewhere=0.4,missed=0.15,after=0.15
+
+# Each picture once for every cube: nothing but the words tells one moment from the next.
+data/skill/beginnings:
+	$(MOMENTS) --beginnings --every 15 --episodes 450 --seed 30 --tasks touch
+
+# Where the policy of a stage brings itself, and what the scripted expert would do there.
+data/skill/corrections1: | runs/skill/expert/bundle
+	$(VISITS) --seed 11 --policy runs/skill/expert/bundle
+
+data/skill/corrections2: | runs/skill/depth/bundle
+	$(VISITS) --seed 12 --policy runs/skill/depth/bundle
+
+runs/skill/%/bundle: | runs/skill/%/checkpoint
+	$(BIN)/molmoact-quantize build runs/skill/$*/checkpoint $@ --recipe fp32
+
+data/skill/norm_stats.json: | data/skill/demos
+	$(TRAIN) stats data/skill/demos --embodiment so101 --out $@
+
+data/skill/openfast: | data/skill/norm_stats.json
+	$(TRAIN) openfast fit $@ --data data/skill/demos:so101 \
+	  --norm-stats data/skill/norm_stats.json --chunks 20000
+
+data/skill/depth_codec: | data/skill/demos
+	$(TRAIN) depth fit $@ --data data/skill/demos --steps 400 --hidden 8 --stretch dataset
+
+data/skill/%_depth: | data/skill/% data/skill/depth_codec
+	$(TRAIN) depth annotate data/skill/$* --codec data/skill/depth_codec --out $@ \
+	  --workers $(PROCESSES)
+
+runs/skill/%/checkpoint:
+	$(LAUNCH) run $(RECIPES)/$*.yaml --out runs/skill/$* $(if $(wildcard runs/skill/$*),--resume)
+
+runs/skill/point/checkpoint: | runs/nano/rehearse/checkpoint data/questions/pointing
+runs/skill/mention/checkpoint: | runs/skill/point/checkpoint data/questions/mentions_at_once
+runs/skill/anywhere/checkpoint: | runs/skill/mention/checkpoint data/questions/mentions
+runs/skill/deep/checkpoint: | runs/skill/anywhere/checkpoint
+runs/skill/discrete/checkpoint: | runs/skill/deep/checkpoint data/skill/openfast \
+	data/skill/crossed data/skill/beginnings
+runs/skill/expert/checkpoint: | runs/skill/discrete/checkpoint
+runs/skill/depth/checkpoint: | runs/skill/expert/checkpoint data/skill/demos_depth \
+	data/skill/crossed_depth data/skill/corrections1_depth
+runs/skill/correct/checkpoint: | runs/skill/depth/checkpoint data/skill/corrections2_depth

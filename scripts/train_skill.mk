@@ -13,7 +13,7 @@ NANO      := $(MAKE) -f scripts/train_nano.mk
 TRAIN  := $(BIN)/molmoact-train
 MOMENTS = $(TRAIN) demos $@ --light-only --workers $(PROCESSES)
 DEMOS   = $(MOMENTS) --every 5 --tasks touch,touch,put_in_bin,put_in_bin,push_to_mark
-VISITS  = $(MOMENTS) --every 10 --episodes 200 --tasks touch,put_in_bin,put_in_bin,push_to_mark \
+VISITS  = $(MOMENTS) --every 10 --episodes 150 --tasks touch,put_in_bin,put_in_bin,push_to_mark \
 	--starts folded=0.5,somewhere=0.1,missed=0.1,after=0.3
 LAUNCH := OMP_NUM_THREADS=1 $(BIN)/python -m accelerate.commands.launch --multi_gpu \
 	--num_processes $(PROCESSES) --main_process_port 0 -m training.cli

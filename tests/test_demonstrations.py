@@ -170,6 +170,20 @@ def test_an_episode_that_fails_is_thrown_away_counted_and_drawn_anew(quick_worke
     assert worker.record(SETTINGS, 5, tmp_path).thrown_away == 0
 
 
+def test_an_episode_of_one_picture_is_drawn_anew(quick_worker, tmp_path, monkeypatch):
+    """LeRobot could not append it: its video has no length."""
+    whole = worker.visit_expert
+
+    def short_at_first(world, plan, *words):
+        visits = whole(world, plan, *words)
+        if plan.seed == (6, 4, 0):
+            visits.states = visits.states[:1]
+        return visits
+
+    monkeypatch.setattr(worker, "visit_expert", short_at_first)
+    assert worker.record(SETTINGS, 4, tmp_path).plan.seed == (6, 4, 1)
+
+
 def test_an_expert_that_never_succeeds_ends_the_recording(quick_worker, tmp_path):
     quick_worker += [(6, 4, attempt) for attempt in range(worker.MAX_ATTEMPTS)]
     with pytest.raises(NeverSucceeded, match="episode 4: the expert failed 8 times"):

@@ -29,6 +29,7 @@ from training.demonstrations.true_depth import write_episode
 FPS = 30
 INSTRUCTIONS = "instructions.json"  # of every picture, in an episode's folder
 MAX_ATTEMPTS = 8
+LEAST_FRAMES = 2  # LeRobot 0.6.1 cannot join a video of one picture to others
 
 _world: OfflineWorld | None = None
 _policy: Policy | None = None
@@ -121,7 +122,8 @@ def record(settings: Settings, number: int, staging: Path) -> Recorded:
         )
         visits = _visits(_world, plan, settings)
         episode = visits.episode
-        if len(visits.states) if settings.policy else episode.succeeded:
+        is_wanted = settings.policy is not None or episode.succeeded
+        if is_wanted and len(visits.states) >= LEAST_FRAMES:
             folder = _store(visits, staging / f"{number:06d}")
             return Recorded(
                 number=number,

@@ -20,7 +20,11 @@ from firmware_bridge.errors import BusError
 
 PROFILE = load_profile("sim")
 SHIPPED = PROFILE.arm
-ARM = dataclasses.replace(SHIPPED, arming=dataclasses.replace(SHIPPED.arming, ramp_s=0.2))
+ARM = dataclasses.replace(
+    SHIPPED,
+    arming=dataclasses.replace(SHIPPED.arming, ramp_s=0.2),
+    watchdog=dataclasses.replace(SHIPPED.watchdog, replug_s=0.5),
+)
 GATED = dataclasses.replace(PROFILE, arm=ARM, start_gate_deg=15.0, cameras=())
 
 

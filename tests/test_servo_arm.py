@@ -13,7 +13,11 @@ from firmware_bridge.calibration import save_calibration
 from firmware_bridge.emulator.defaults import default_calibration
 
 ARM = load_profile("so101").arm
-QUICK = dataclasses.replace(ARM, arming=dataclasses.replace(ARM.arming, ramp_s=0.2))
+QUICK = dataclasses.replace(
+    ARM,
+    arming=dataclasses.replace(ARM.arming, ramp_s=0.2),
+    watchdog=dataclasses.replace(ARM.watchdog, replug_s=0.5),
+)
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ WORKERS  ?= 2
 SIZE     ?= 240x180
 
 TRAIN := $(BIN)/molmoact-train
-CHAIN := general specialise rehearse discrete expert depth
 runs   = $(addprefix runs/nano/,$(addsuffix /checkpoint,$(1)))
 
 .DEFAULT_GOAL := runs/nano/bundle

@@ -23,11 +23,12 @@ from model_batches import a_batch
 from torch import nn
 
 from training.cli import main
+from training.errors import CheckpointError
 from training.init.init_checkpoint import init_checkpoint
 from training.init.sizes import NANO
 from training.model.adapt import adapt, has_adapters, merge
 from training.model.groups import parameter_groups
-from training.model.load import CheckpointError, load_model
+from training.model.load import load_model
 from training.model.objective import Objective, step_totals
 from training.model.save import save_checkpoint
 from training.model.settings import Adaptation, DepthSettings, FlowSettings, LossSettings

@@ -17,11 +17,11 @@ from lerobot.policies.molmoact2.molmoact2_hf_model.modeling_molmoact2 import (
 )
 from safetensors.torch import load_file
 
-from training.errors import OutputExistsError
+from training.errors import CheckpointError, OutputExistsError
 from training.init.init_checkpoint import init_checkpoint
 from training.init.safetensors_writer import bf16_bits_from_float32
 from training.init.sizes import NANO
-from training.model.load import CheckpointError, empty_model, load_model
+from training.model.load import empty_model, load_model
 from training.model.save import save_checkpoint
 
 

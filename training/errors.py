@@ -23,5 +23,9 @@ class UnknownSizeError(TrainingError):
         super().__init__(f"unknown size {name!r}; choose one of: {', '.join(known)}")
 
 
+class CheckpointError(TrainingError):
+    """A checkpoint's file is absent, damaged, or asks for what is not supported."""
+
+
 class TokenizerError(TrainingError):
     """The tokenizer cannot be built with the vocabulary that the size asks for."""

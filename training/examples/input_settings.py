@@ -17,15 +17,11 @@ from edge.errors import BundleError, one_line, shown
 from edge.images import ImageLayout
 from edge.json_file import read_json
 from edge.prompt import IMAGE_TOKENS, PromptFormat
-from training.errors import TrainingError
+from training.errors import CheckpointError
 
 _MAX_JSON_BYTES = 64 << 20
 _MEAN_STD = [0.5, 0.5, 0.5]
 _CROP_MODES = ("resize", "overlap-and-resize", "overlap-and-resize-c2")
-
-
-class CheckpointError(TrainingError):
-    """A checkpoint's file is absent, damaged, or asks for what is not supported."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,16 +21,12 @@ from lerobot.policies.molmoact2.molmoact2_hf_model.modeling_molmoact2 import (
 from safetensors import SafetensorError, safe_open
 
 from edge.errors import one_line
-from training.errors import TrainingError
+from training.errors import CheckpointError
 
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 # A checkpoint of a LoRA run: peft's two files, and what was trained in full beside them.
 ADAPTER_CONFIG, ADAPTERS = "adapter_config.json", "adapter_model.safetensors"
 TRAINED = "trained.safetensors"
-
-
-class CheckpointError(TrainingError):
-    """A folder is not a checkpoint that can be trained."""
 
 
 def load_model(

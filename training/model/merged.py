@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from training.model.load import ADAPTER_CONFIG, CheckpointError, load_model
+from training.errors import CheckpointError
+from training.model.load import ADAPTER_CONFIG, load_model
 from training.model.save import save_checkpoint
 from training.whole_folder import refuse_taken
 

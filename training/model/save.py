@@ -21,6 +21,7 @@ from lerobot.policies.molmoact2.molmoact2_hf_model.modeling_molmoact2 import (
 )
 from safetensors.torch import save_file
 
+from training.errors import CheckpointError
 from training.model.adapt import has_adapters
 from training.model.load import (
     ADAPTER_CONFIG,
@@ -28,7 +29,6 @@ from training.model.load import (
     CONFIG,
     INDEX,
     TRAINED,
-    CheckpointError,
     read_config,
 )
 from training.whole_folder import whole_folder

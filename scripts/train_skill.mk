@@ -18,7 +18,10 @@ VISITS  = $(MOMENTS) --every 10 --episodes 150 --tasks touch,put_in_bin,put_in_b
 LAUNCH := OMP_NUM_THREADS=1 $(BIN)/python -m accelerate.commands.launch --multi_gpu \
 	--num_processes $(PROCESSES) --main_process_port 0 -m training.cli
 
-.DEFAULT_GOAL := runs/skill/correct/checkpoint
+CHAIN := $(addprefix runs/nano/,general specialise rehearse) $(addprefix runs/skill/,point mention \
+	anywhere deep discrete expert depth correct)
+
+.DEFAULT_GOAL := runs/skill/shipped
 .SECONDARY:
 
 data/questions/pointing:
@@ -89,3 +92,8 @@ runs/skill/expert/checkpoint: | runs/skill/discrete/checkpoint
 runs/skill/depth/checkpoint: | runs/skill/expert/checkpoint data/skill/demos_depth \
 	data/skill/crossed_depth data/skill/corrections1_depth
 runs/skill/correct/checkpoint: | runs/skill/depth/checkpoint data/skill/corrections2_depth
+
+# What lies in checkpoints/nano: half the bytes, and the curves.
+runs/skill/shipped: | runs/skill/correct/checkpoint
+	$(TRAIN) merge runs/skill/correct $@ --dtype bf16
+	$(TRAIN) curves $@/curves.png $(CHAIN) --title "checkpoints/nano"

@@ -24,7 +24,7 @@ from training.init.sizes import SIZES, size_by_name
 from training.model import merge_command
 from training.molmoer import evaluate_command, questions_command, rehearsal_command
 from training.openfast import openfast_command
-from training.trainer import plan_command, run_command
+from training.trainer import curves_command, plan_command, run_command
 
 PROGRAM = "molmoact-train"
 USER_ERROR, INTERRUPTED = 2, 130
@@ -79,6 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
         stats_command,
         openfast_command,
         merge_command,
+        curves_command,
         questions_command,
         evaluate_command,
         rehearsal_command,

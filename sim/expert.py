@@ -8,23 +8,19 @@ It plans poses, to which `sim.mover` moves the arm. What went wrong it sees, and
 that slipped away is looked for where it is. What somebody else has begun it goes on with: a hand on
 its way down to the cube goes further down, one that is around the cube closes, one that holds it
 carries it to the bin. So it can say at any moment of anybody's attempt what should be done next.
+
+Whoever learns from it sees little pictures, in which a cube's turn cannot be told. Nothing that it
+does hangs on that: the hand is held the same way over every cube, open wide enough for one that
+stands askew, which the closing jaws turn.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 
 import numpy as np
 
-from sim.hand import (
-    TIP_FROM_AXIS_M,
-    Hand,
-    Unreachable,
-    joints_for_hand_deg,
-    opening_direction,
-    roll_for_deg,
-)
+from sim.hand import TIP_FROM_AXIS_M, Hand, Unreachable, joints_for_hand_deg
 from sim.joints import GRIPPER
 from sim.layout import BIN_M, CUBE_HALF_M
 from sim.mover import HOVER_M, THERE, Mover, at_height
@@ -36,17 +32,17 @@ ATTEMPTS = 4
 
 LIFT_M = 0.085
 GRIP_M, TOUCH_M, PUSH_M = 0.012, 2 * CUBE_HALF_M - 0.006, 0.010
-OPEN_PERCENT, NEAR_PERCENT, CLOSED_PERCENT = 27.0, 19.0, 3.0
+ROLL_DEG = 0.0
+OPEN_PERCENT, RELEASE_PERCENT, NEAR_PERCENT, CLOSED_PERCENT = 40.0, 27.0, 19.0, 3.0
 SLOW_PERCENT_S = 12.0
 SQUEEZE_PERCENT = 3.0  # the gate takes 3.8 % against a cube for a blocked gripper
-GRIP_BESIDE_M, FINGERS_BESIDE_M, TIP_BESIDE_M = 0.012, -0.004, TIP_FROM_AXIS_M
+GRIP_BESIDE_M, FINGERS_BESIDE_M, TIP_BESIDE_M = 0.016, -0.004, TIP_FROM_AXIS_M
 BIN_OVER_M, BIN_DROP_M, BIN_PITCH_DEG = 0.105, 0.075, 70.0
 OVER_BIN_M = 0.030
 HELD_M = 0.045
 LIFTED_ENOUGH_M = 0.012
-# Room that the moving jaw needs beyond the cube.
-JAW_M, JAW_ROOM_M = 0.036, 0.030
-FINGER_HALF_M = 0.010
+# From a cube's middle to that of the fingers behind it, whichever edge they meet.
+PUSH_REACH_M = 2**0.5 * CUBE_HALF_M + 0.010
 PUSH_RUN_UP_M = 0.022
 BACK_OFF_M = 0.02
 SOMEWHERE_DEG = (-45.0, 60.0)
@@ -68,7 +64,6 @@ class Expert:
         self._world = world
         self._task = task
         self._cube = world.cubes[task.colour]
-        self._others = [body for body in world.cubes.values() if body != self._cube]
         self._mover = Mover(world, float(rng.uniform(0.8, 1.0)))
         angle_rad = rng.uniform(-np.pi, np.pi)
         self._miss_m = miss_m * np.array([np.cos(angle_rad), np.sin(angle_rad), 0.0])
@@ -111,7 +106,7 @@ class Expert:
 
     def _touch(self) -> Iterator[np.ndarray]:
         height_m = TOUCH_M - 0.004 * max(0, self.attempts - 1)
-        hand = Hand(0.0, FINGERS_BESIDE_M, CLOSED_PERCENT)
+        hand = Hand(ROLL_DEG, FINGERS_BESIDE_M, CLOSED_PERCENT)
         yield from self._come_down(hand, height_m)
         yield from self._mover.wait(0.3)
 
@@ -127,9 +122,9 @@ class Expert:
             yield from self._mover.go(way, loose=0.6)
             if not self._holds():
                 return
-        yield from self._mover.go([_with_gripper(self._mover.planned, OPEN_PERCENT)])
+        yield from self._mover.go([_with_gripper(self._mover.planned, RELEASE_PERCENT)])
         yield from self._mover.wait(0.2)
-        yield from self._mover.go([_with_gripper(over, OPEN_PERCENT)], loose=0.5)
+        yield from self._mover.go([_with_gripper(over, RELEASE_PERCENT)], loose=0.5)
 
     def _lift(self) -> Iterator[np.ndarray]:
         if self._world.truth().tip_m[2] < LIFT_M - LIFTED_ENOUGH_M:
@@ -142,12 +137,9 @@ class Expert:
         return bool(inside and tip_m[2] < BIN_DROP_M + LIFTED_ENOUGH_M)
 
     def _grasp(self) -> Iterator[np.ndarray]:
-        hands = [
-            Hand(roll_deg, GRIP_BESIDE_M, OPEN_PERCENT)
-            for roll_deg in self._grasp_rolls_deg(self._spot_m())
-        ]
-        if not any(self._is_around_cube(hand) for hand in hands):
-            yield from self._come_down(self._begun_with(hands, GRIP_M), GRIP_M)
+        hand = Hand(ROLL_DEG, GRIP_BESIDE_M, OPEN_PERCENT)
+        if not self._is_around_cube(hand):
+            yield from self._come_down(hand, GRIP_M)
         yield from self._close()
 
     def _is_around_cube(self, hand: Hand) -> bool:
@@ -159,23 +151,11 @@ class Expert:
         off = np.abs(self._mover.planned - there)[:GRIPPER]
         return bool((off < THERE).all() and self._mover.planned[GRIPPER] > CLOSED_PERCENT + 2.0)
 
-    def _begun_with(self, hands: list[Hand], height_m: float) -> Hand:
-        """Return the hand that is on its way down to the cube already, else the first."""
-        for hand in hands:
-            with contextlib.suppress(Unreachable):
-                over, down = self._over_and_down(hand, height_m)
-                if len(self._rest_of_the_way(over, down)) == 1:
-                    return hand
-        return hands[0]
-
-    def _over_and_down(self, hand: Hand, height_m: float) -> tuple[np.ndarray, np.ndarray]:
-        spot_m = self._spot_m()
-        down = self._mover.pose(hand, at_height(spot_m, height_m))
-        return self._mover.pose(hand, at_height(spot_m, HOVER_M), at_height(spot_m, height_m)), down
-
     def _come_down(self, hand: Hand, height_m: float) -> Iterator[np.ndarray]:
         """Go over the cube and down on it."""
-        over, down = self._over_and_down(hand, height_m)
+        spot_m = self._spot_m()
+        down = self._mover.pose(hand, at_height(spot_m, height_m))
+        over = self._mover.pose(hand, at_height(spot_m, HOVER_M), at_height(spot_m, height_m))
         if len(self._rest_of_the_way(over, down)) == 2:
             yield from self._mover.go([*self._mover.way_up(), over])
             down = self._mover.pose(hand, at_height(self._spot_m(), height_m))
@@ -206,11 +186,9 @@ class Expert:
         way_m = np.append(self._world.mark_m, 0.0) - [spot_m[0], spot_m[1], 0.0]
         length_m = float(np.linalg.norm(way_m))
         direction = way_m / length_m
-        roll_deg = roll_for_deg(spot_m, np.rad2deg(np.arctan2(direction[1], direction[0])), 180.0)
-        reach_m = self._half_width_m(direction) + FINGER_HALF_M
-        begin_m = at_height(spot_m - direction * (reach_m + PUSH_RUN_UP_M), PUSH_M)
+        begin_m = at_height(spot_m - direction * (PUSH_REACH_M + PUSH_RUN_UP_M), PUSH_M)
         end_m = begin_m + direction * (PUSH_RUN_UP_M + length_m)
-        hand = Hand(roll_deg, FINGERS_BESIDE_M, CLOSED_PERCENT)
+        hand = Hand(ROLL_DEG, FINGERS_BESIDE_M, CLOSED_PERCENT)
         line = PushLine(mover, hand, begin_m, end_m)
         place_m = line.place(PUSH_RUN_UP_M)  # of a hand that is behind the cube already
         if place_m is None:
@@ -224,26 +202,11 @@ class Expert:
         yield from mover.go([mover.over_here(HOVER_M)], loose=NEAR_LOOSENESS)
 
     def _over_bin(self, height_m: float) -> np.ndarray:
-        joints = joints_for_hand_deg(at_height(BIN_M, height_m), 0.0, GRIP_BESIDE_M, BIN_PITCH_DEG)
+        joints = joints_for_hand_deg(
+            at_height(BIN_M, height_m), ROLL_DEG, GRIP_BESIDE_M, BIN_PITCH_DEG
+        )
         assert joints is not None
         return np.append(joints, self._mover.planned[GRIPPER])
-
-    def _grasp_rolls_deg(self, spot_m: np.ndarray) -> list[float]:
-        """Square to the cube's faces, first where the open jaw does not meet another cube."""
-        first_deg = roll_for_deg(spot_m, self._yaw_deg(), 90.0)
-        others_m = [self._body_m(body)[:2] for body in self._others]
-
-        def room_m(roll_deg: float) -> float:
-            jaw_m = (spot_m + JAW_M * opening_direction(spot_m, roll_deg))[:2]
-            return min(float(np.hypot(*(jaw_m - other_m))) for other_m in others_m)
-
-        rolls_deg = [first_deg, first_deg - np.copysign(90.0, first_deg)]
-        return sorted(rolls_deg, key=lambda roll_deg: -min(room_m(roll_deg), JAW_ROOM_M))
-
-    def _half_width_m(self, direction: np.ndarray) -> float:
-        yaw_rad = np.deg2rad(self._yaw_deg())
-        angle_rad = np.arctan2(direction[1], direction[0]) - yaw_rad
-        return CUBE_HALF_M * float(abs(np.cos(angle_rad)) + abs(np.sin(angle_rad)))
 
     def _holds(self) -> bool:
         lifted = self._body_m(self._cube)[2] > HELD_M
@@ -258,10 +221,6 @@ class Expert:
 
     def _body_m(self, body: str) -> np.ndarray:
         return np.array(self._world.truth().cubes_m[body])
-
-    def _yaw_deg(self) -> float:
-        rotation = self._world.world.data.body(self._cube).xmat.reshape(3, 3)
-        return float(np.rad2deg(np.arctan2(rotation[1, 0], rotation[0, 0])))
 
 
 def _with_gripper(pose: np.ndarray, percent: float) -> np.ndarray:

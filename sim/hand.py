@@ -72,22 +72,6 @@ def joints_for_hand_deg(
     return joints_for_tip_deg(tip_m, pitch_deg, roll_deg)
 
 
-def roll_for_deg(spot_m: np.ndarray, opening_deg: float, symmetry_deg: float) -> float:
-    """Return the roll for which the jaws open along a direction on the desk, give or take.
-
-    `opening_deg` is counter-clockwise from x; turning by `symmetry_deg` makes no difference, and
-    the roll nearest to zero is returned.
-    """
-    roll_deg = opening_deg - np.rad2deg(_bearing_rad(spot_m)) + HAND_TWIST_DEG
-    half_deg = symmetry_deg / 2.0
-    return float((roll_deg + half_deg) % symmetry_deg - half_deg)
-
-
-def opening_direction(spot_m: np.ndarray, roll_deg: float) -> np.ndarray:
-    """Return the direction (3,) on the desk in which the moving jaw opens."""
-    return _direction(_bearing_rad(spot_m) + np.deg2rad(roll_deg - HAND_TWIST_DEG))
-
-
 def _is_within(joints_deg: np.ndarray, limits_deg: np.ndarray) -> bool:
     return bool((joints_deg > limits_deg[0]).all() and (joints_deg < limits_deg[1]).all())
 

@@ -43,17 +43,17 @@ runs/nano/%/checkpoint:
 	$(NANO) $@
 
 data/skill/demos:
-	$(DEMOS) --episodes 900 --seed 10
+	$(DEMOS) --episodes 700 --seed 10
 
 # Most pictures with another instruction than that being followed.
 data/skill/crossed:
-	$(MOMENTS) --every 10 --other-tasks 0.8 --episodes 450 --seed 20 \
+	$(MOMENTS) --every 10 --other-tasks 0.8 --episodes 400 --seed 20 \
 	  --tasks touch,put_in_bin,put_in_bin,push_to_mark \
 	  --starts folded=0.3,somewhere=0.4,missed=0.15,after=0.15
 
 # Each picture once for every cube: nothing but the words tells one moment from the next.
 data/skill/beginnings:
-	$(MOMENTS) --beginnings --every 15 --episodes 450 --seed 30 --tasks touch
+	$(MOMENTS) --beginnings --every 15 --episodes 350 --seed 30 --tasks touch
 
 # Where the policy of a stage brings itself, and what the scripted expert would do there.
 data/skill/corrections1: | runs/skill/expert/bundle

@@ -1,4 +1,4 @@
-"""A line on the desk along which closed fingertips push a cube, square to it all the way."""
+"""A line on the desk along which closed fingertips push a cube, turned the same way all along."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PushLine:
     """From where the fingertips come down to where the cube shall be."""
 
     def __init__(self, mover: Mover, hand: Hand, begin_m: np.ndarray, end_m: np.ndarray) -> None:
-        """`hand` is square to the line at its beginning, (3,). Raises Unreachable."""
+        """The way of a `hand` from one spot (3,) to another. Raises Unreachable."""
         self.begin_m, self.end_m = begin_m, end_m
         self.over = mover.pose(hand, at_height(begin_m, HOVER_M), begin_m, end_m)
         self.down = mover.pose(hand, begin_m, end_m)

@@ -9,6 +9,8 @@ things teach a policy to come back from where it should not be:
 - what is sent is the expert's goal and a slow disturbance on top, while the action that is recorded
   is the goal without it (DART, arXiv 1703.09327);
 - what still goes wrong the expert tries again, and that is recorded.
+
+It ends when the task is done: who saw arms stay where they are would stay where they should not.
 """
 
 from __future__ import annotations
@@ -183,6 +185,8 @@ def prepare(world: OfflineWorld, plan: Plan, rng: np.random.Generator) -> bool:
         for goal in expert.go_somewhere(rng) if plan.start == SOMEWHERE else expert.goals():
             if world.step(goal).goal is None:
                 return False
+            if world.succeeded:
+                break
     world.judge(plan.task)
     return True
 
@@ -207,10 +211,9 @@ def _record(
         actions.append(goal.astype(np.float32))
         verdict = world.step(goal + expert.looseness * disturbance.next())
         episode.clamped_ticks += verdict.finding.outcome is not Outcome.PASS
-        if verdict.goal is None or len(states) >= MAX_TICKS:
+        if verdict.goal is None or len(states) >= MAX_TICKS or world.succeeded:
             break
-    else:
-        episode.succeeded = world.succeeded
+    episode.succeeded = world.succeeded
     episode.attempts = expert.attempts
     episode.states, episode.actions = np.array(states), np.array(actions)
 

@@ -9,9 +9,10 @@ that slipped away is looked for where it is. What somebody else has begun it goe
 its way down to the cube goes further down, one that is around the cube closes, one that holds it
 carries it to the bin. So it can say at any moment of anybody's attempt what should be done next.
 
-Whoever learns from it sees little pictures, in which a cube's turn cannot be told. Nothing that it
-does hangs on that: the hand is held the same way over every cube, open wide enough for one that
-stands askew, which the closing jaws turn.
+Whoever learns from it sees little pictures and where the arm is, not what it knows. So nothing
+that it does hangs on how a cube is turned: the hand is held the same way over every one, open wide
+enough for one that stands askew, which the closing jaws turn. And from nearby it goes down at once,
+while it comes over the cube, so that nobody who is not sure where that is learns to wait.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ import numpy as np
 from sim.hand import TIP_FROM_AXIS_M, Hand, Unreachable, joints_for_hand_deg
 from sim.joints import GRIPPER
 from sim.layout import BIN_M, CUBE_HALF_M
-from sim.mover import HOVER_M, THERE, Mover, at_height
+from sim.mover import CLEAR_M, HOVER_M, THERE, Mover, at_height
 from sim.offline_world import OfflineWorld
 from sim.push_line import PushLine
 from sim.tasks import PUSH_TO_MARK, PUT_IN_BIN, TOUCH, Task
 
 ATTEMPTS = 4
+SPEED = 0.9  # of the quickest
 
 LIFT_M = 0.085
 GRIP_M, TOUCH_M, PUSH_M = 0.012, 2 * CUBE_HALF_M - 0.006, 0.010
@@ -45,6 +47,7 @@ LIFTED_ENOUGH_M = 0.012
 PUSH_REACH_M = 2**0.5 * CUBE_HALF_M + 0.010
 PUSH_RUN_UP_M = 0.022
 BACK_OFF_M = 0.02
+NEARBY_M = 0.05
 SOMEWHERE_DEG = (-45.0, 60.0)
 DRAWS = 100
 # Of a disturbance, what is left near a cube.
@@ -64,7 +67,7 @@ class Expert:
         self._world = world
         self._task = task
         self._cube = world.cubes[task.colour]
-        self._mover = Mover(world, float(rng.uniform(0.8, 1.0)))
+        self._mover = Mover(world, SPEED)
         angle_rad = rng.uniform(-np.pi, np.pi)
         self._miss_m = miss_m * np.array([np.cos(angle_rad), np.sin(angle_rad), 0.0])
         if self._pinches():
@@ -155,11 +158,17 @@ class Expert:
         """Go over the cube and down on it."""
         spot_m = self._spot_m()
         down = self._mover.pose(hand, at_height(spot_m, height_m))
-        over = self._mover.pose(hand, at_height(spot_m, HOVER_M), at_height(spot_m, height_m))
+        over_m = at_height(spot_m, self._over_height_m(spot_m))
+        over = self._mover.pose(hand, over_m, at_height(spot_m, height_m))
         if len(self._rest_of_the_way(over, down)) == 2:
             yield from self._mover.go([*self._mover.way_up(), over])
             down = self._mover.pose(hand, at_height(self._spot_m(), height_m))
         yield from self._mover.go([down], loose=NEAR_LOOSENESS)
+
+    def _over_height_m(self, spot_m: np.ndarray) -> float:
+        """How high it comes over a spot: clear of the cubes, and no higher from nearby."""
+        off_m = np.array(self._world.truth().tip_m)[:2] - spot_m[:2]
+        return CLEAR_M if np.hypot(*off_m) < NEARBY_M else HOVER_M
 
     def _rest_of_the_way(self, over: np.ndarray, down: np.ndarray) -> list[np.ndarray]:
         """Return both poses, or the second alone when the hand is between them already."""
@@ -189,7 +198,7 @@ class Expert:
         begin_m = at_height(spot_m - direction * (PUSH_REACH_M + PUSH_RUN_UP_M), PUSH_M)
         end_m = begin_m + direction * (PUSH_RUN_UP_M + length_m)
         hand = Hand(ROLL_DEG, FINGERS_BESIDE_M, CLOSED_PERCENT)
-        line = PushLine(mover, hand, begin_m, end_m)
+        line = PushLine(mover, hand, begin_m, end_m, self._over_height_m(begin_m))
         place_m = line.place(PUSH_RUN_UP_M)  # of a hand that is behind the cube already
         if place_m is None:
             if len(self._rest_of_the_way(line.over, line.down)) == 2:

@@ -22,7 +22,8 @@ LET_GO_OF_START_S = 0.6
 # Kept free at the ends of the range for gravity and disturbances.
 SPARE_DEG = 3.0
 RAISED = np.array([0.0, -60.0, 60.0, 60.0, 0.0, 0.0])
-HOVER_M, LOW_M = 0.070, 0.060
+HOVER_M = 0.070
+CLEAR_M, LOW_M = 0.048, 0.044  # a hand may move sideways over the cubes; it may not
 # How far from a pose to be there, degrees, whatever the gripper does.
 THERE = np.array([3.5, 5.0, 5.0, 7.0, 12.0])
 # An arm that moves is taken over as it moves; shares of a motion that may be over by then, those in

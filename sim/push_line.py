@@ -11,7 +11,7 @@ import numpy as np
 from sim.hand import Hand, Unreachable
 from sim.joints import GRIPPER
 from sim.motion import PEAK_VELOCITY, minimum_jerk
-from sim.mover import BEGUN_SHARES, HOVER_M, MOVING_DEG_S, THERE, Mover, at_height
+from sim.mover import BEGUN_SHARES, MOVING_DEG_S, THERE, Mover, at_height
 
 PUSH_M_S = 0.11  # at its quickest
 PLACES = 6
@@ -21,10 +21,17 @@ STEP_M = 0.005
 class PushLine:
     """From where the fingertips come down to where the cube shall be."""
 
-    def __init__(self, mover: Mover, hand: Hand, begin_m: np.ndarray, end_m: np.ndarray) -> None:
+    def __init__(
+        self,
+        mover: Mover,
+        hand: Hand,
+        begin_m: np.ndarray,
+        end_m: np.ndarray,
+        over_height_m: float,
+    ) -> None:
         """The way of a `hand` from one spot (3,) to another. Raises Unreachable."""
         self.begin_m, self.end_m = begin_m, end_m
-        self.over = mover.pose(hand, at_height(begin_m, HOVER_M), begin_m, end_m)
+        self.over = mover.pose(hand, at_height(begin_m, over_height_m), begin_m, end_m)
         self.down = mover.pose(hand, begin_m, end_m)
         self._mover = mover
         self._hand = hand

@@ -9,7 +9,7 @@ pytest.importorskip("mujoco", reason="the simulator needs mujoco")
 
 from edge.pace import Effort, Pace
 from edge.profile import load_profile
-from sim.demonstration import draw_plan
+from sim.demonstration import FOLDED, draw_plan
 from sim.expert import Expert
 from sim.offline_world import Observation, OfflineWorld
 from sim.rollout import RolloutSettings, draw_trials, lay_out, run_trial
@@ -102,7 +102,7 @@ def test_a_hand_around_the_cube_closes_instead_of_going_up_again(world):
 
 
 def test_visits_of_a_demonstration_hold_the_goals_that_followed(world):
-    plan = draw_plan(3, 0, kinds=(TOUCH,), light_only=True)
+    plan = draw_plan(3, 0, kinds=(TOUCH,), light_only=True, starts={FOLDED: 1.0})
     visits = visit_expert(world, plan, 5)
     assert visits.episode.succeeded
     assert visits.episode.seen_ticks == list(range(0, len(visits.episode.actions), 5))

@@ -7,6 +7,8 @@ import pytest
 
 from training.cli import main
 
+pytest.importorskip("torch")
+
 
 def write_run(path, steps, language, flow=0.0):
     path.mkdir()

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from benchmarks.loop_bench import measure_loop
 from benchmarks.loop_table import print_loop
+from edge.gate_entry import judged_depth
+from edge.manifest import read_manifest
 from edge.run_arguments import DEPTH_MODES, add_acceptance
 from edge.run_options import RunOptions
 
@@ -45,7 +47,11 @@ def add_loop_command(
     )
     loop.add_argument("--seconds", type=seconds, default=20.0, help="at each rate (default 20)")
     loop.add_argument("--task", default="pick up the red cube", help="(default %(default)r)")
-    loop.add_argument("--depth", choices=DEPTH_MODES, default="off", help="(default off)")
+    loop.add_argument(
+        "--depth",
+        choices=DEPTH_MODES,
+        help="(default: as the bundle passed its gate, else off)",
+    )
     loop.add_argument("--norm-tag", help="needed when the bundle has several")
     loop.add_argument("--port", action="append", help="of a real arm; once for each arm")
     loop.add_argument(
@@ -60,7 +66,7 @@ def run_loop(args: argparse.Namespace) -> int:
     options = RunOptions(
         bundle=args.bundle,
         tasks=(args.task,),
-        depth=args.depth,
+        depth=args.depth or judged_depth(read_manifest(args.bundle)),
         norm_tag=args.norm_tag,
         ports=None if args.port is None else tuple(args.port),
         calibrations=None if args.calibration is None else tuple(args.calibration),

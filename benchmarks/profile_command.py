@@ -19,6 +19,8 @@ from benchmarks.profile_html import html_of
 from benchmarks.profile_report import HTML_NAME, REPORT_NAME, TRACE_NAME, as_json
 from benchmarks.profile_run import REST_S, Profiled, ProfileOptions, measure_profile
 from benchmarks.profile_table import print_profile
+from edge.gate_entry import judged_depth
+from edge.manifest import read_manifest
 from edge.run_arguments import DEPTH_MODES, add_acceptance
 
 LOOP_S = 30.0
@@ -66,7 +68,9 @@ def add_profile_command(
     )
     profile.add_argument("--task", default="put the red cube in the bin", help="(%(default)r)")
     profile.add_argument(
-        "--depth", choices=DEPTH_MODES, default="off", help="in the loop (default off)"
+        "--depth",
+        choices=DEPTH_MODES,
+        help="in the loop (default: as the bundle passed its gate, else off)",
     )
     profile.add_argument("--norm-tag", help="needed when the bundle has several")
     profile.add_argument("--port", action="append", help="of a real arm; once for each arm")
@@ -128,6 +132,7 @@ def write_profile(folder: Path, profiled: Profiled) -> None:
 
 
 def _options(args: argparse.Namespace) -> ProfileOptions:
+    depth = args.depth or judged_depth(read_manifest(args.bundle))
     return ProfileOptions(
         bundle=args.bundle,
         profile=args.profile,
@@ -136,7 +141,7 @@ def _options(args: argparse.Namespace) -> ProfileOptions:
         seconds_per_row=args.seconds_per_row,
         rest_s=args.rest,
         task=args.task,
-        depth=args.depth,
+        depth=depth,
         norm_tag=args.norm_tag,
         ports=None if args.port is None else tuple(args.port),
         calibrations=None if args.calibration is None else tuple(args.calibration),
@@ -144,7 +149,7 @@ def _options(args: argparse.Namespace) -> ProfileOptions:
         accept=tuple(args.accept or ()),
         command=f"molmoact-bench profile {args.bundle} --profile {args.profile} --repeats "
         f"{args.repeats} "
-        + ("--no-loop" if args.no_loop else f"--seconds {args.seconds:g} --depth {args.depth}"),
+        + ("--no-loop" if args.no_loop else f"--seconds {args.seconds:g} --depth {depth}"),
     )
 
 

@@ -159,7 +159,7 @@ def measure_stages(
     load_s = time.perf_counter() - started_s
     tag = choose_tag(policy.bundle.tags, options.norm_tag)
     if options.seconds is not None:  # what the loop would refuse, before minutes are spent
-        asked = Asked(policy.actions, tag.name)
+        asked = Asked(policy.actions, tag.name, options.depth)
         check_standing(options.bundle, manifest, asked, options.accept)
     rows = []
     for setting in settings_of(manifest, tag):

@@ -72,6 +72,12 @@ class Asked:
 
     actions: str
     norm_tag: str
+    depth: str  # off, full or incremental
+
+
+def judged_depth(manifest: Manifest) -> str:
+    """Return the depth mode that a bundle passed its gate with; off for any other bundle."""
+    return manifest.gate.depth if standing(manifest) == PASSED else "off"
 
 
 def entry_digest(manifest: Manifest) -> str:
@@ -125,14 +131,15 @@ def check_standing(
             f"{bundle}: failed its gate: {_failures(entry)}; 'molmoact-edge inspect {bundle}' says "
             "which layers to keep at more bits; to run it all the same, give --accept-failed"
         )
-    if found == PASSED and Asked(entry.actions, entry.norm_tag) == asked:
+    if found == PASSED and Asked(entry.actions, entry.norm_tag, entry.depth) == asked:
         trials = f", {entry.trials} trials" if entry.trials else ", by its actions alone"
         on = f"{entry.episodes}, depth {entry.depth}{trials}"
         return f"passed its gate on {entry.judged_at[:10]} ({on})"
     why = {
         UNJUDGED: "never judged against full precision",
         ALTERED: "was altered after its gate, or the verdict is another bundle's",
-        PASSED: f"never judged with {asked.actions} actions of norm tag {asked.norm_tag}",
+        PASSED: f"never judged with {asked.actions} actions of norm tag {asked.norm_tag} and "
+        f"depth {asked.depth}",
     }[found]
     if UNJUDGED in accept:
         return f"{why}, and was accepted"

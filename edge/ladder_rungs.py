@@ -24,6 +24,7 @@ from edge.rung_verdicts import RungVerdict, find_verdict, read_verdicts, setting
 
 # What a policy answers, or sees, hangs on these. The other rungs only take speed away, or nothing.
 NEEDS_VERDICT = (MAX_POLICY_HZ, DEPTH_EVERY_CALLS, DEPTH_MAX_CELLS, FLOW_STEPS, CAMERA_HZ)
+_OF_DEPTH = (DRAFT_WINDOW, DEPTH_EVERY_CALLS, DEPTH_MAX_CELLS)
 _NEVER = "never validated with this bundle, way of acting, depth and rungs before"
 
 
@@ -34,7 +35,6 @@ class Acting:
     bundle: Path
     manifest: Manifest
     asked: Asked
-    depth: str  # off, full or incremental
     chunk_s: float  # how long the actions of a call last
     cameras: tuple[CameraProfile, ...]
 
@@ -70,7 +70,7 @@ def usable_rungs(
 def impossible(rung: Rung, acting: Acting) -> str | None:
     """Say why a bundle cannot give this up, None when it can."""
     model, change = acting.manifest.model, rung.change
-    if change in (DRAFT_WINDOW, DEPTH_EVERY_CALLS, DEPTH_MAX_CELLS) and acting.depth == "off":
+    if change in _OF_DEPTH and acting.asked.depth == "off":
         return "depth is off"
     if change == DEPTH_MAX_CELLS and rung.value >= model.depth_cells:
         return f"this bundle has {model.depth_cells} depth cells"
@@ -109,7 +109,7 @@ def _unproven(
 ) -> str | None:
     if rungs[-1].change not in NEEDS_VERDICT:
         return None
-    found = find_verdict(verdicts, settings_of(rungs), acting.asked, acting.depth)
+    found = find_verdict(verdicts, settings_of(rungs), acting.asked)
     if found is None:
         return None if UNJUDGED in accept else _NEVER
     if found.verdict == PASSED or FAILED in accept:

@@ -175,7 +175,7 @@ def _without_commitment(profile: Profile) -> Profile:
 def _judged(options: RunOptions, policy: Policy) -> str:
     """Return how the bundle stands; BundleError when it must not drive an arm."""
     tag = choose_tag(policy.bundle.tags, options.norm_tag)
-    asked = Asked(policy.actions, tag.name)
+    asked = Asked(policy.actions, tag.name, options.depth)
     return check_standing(options.bundle, policy.bundle.manifest, asked, options.accept)
 
 
@@ -288,10 +288,10 @@ def _ladder(
     if ladder is None:
         return None
     tag = choose_tag(policy.bundle.tags, options.norm_tag)
-    asked = Asked(policy.actions, tag.name)
+    asked = Asked(policy.actions, tag.name, options.depth)
     chunk_s = tag.n_action_steps / profile.arm.action_hz
     manifest = policy.bundle.manifest
-    acting = Acting(Path(options.bundle), manifest, asked, options.depth, chunk_s, profile.cameras)
+    acting = Acting(Path(options.bundle), manifest, asked, chunk_s, profile.cameras)
     rungs, left_out = usable_rungs(ladder, acting, profile.name, options.accept)
     board = BoardReader()
     stack.callback(board.close)

@@ -66,10 +66,10 @@ def settings_of(rungs: Sequence[Rung]) -> dict[str, float]:
 
 
 def find_verdict(
-    verdicts: Sequence[RungVerdict], settings: Mapping[str, float], asked: Asked, depth: str
+    verdicts: Sequence[RungVerdict], settings: Mapping[str, float], asked: Asked
 ) -> RungVerdict | None:
     """Return what was said of these settings in this way of acting, the newest if several."""
-    wanted = (dict(settings), asked.actions, asked.norm_tag, depth)
+    wanted = (dict(settings), asked.actions, asked.norm_tag, asked.depth)
     for verdict in reversed(verdicts):
         if (verdict.settings, verdict.actions, verdict.norm_tag, verdict.depth) == wanted:
             return verdict

@@ -119,8 +119,8 @@ def _acting(
     depth = settings.depth or ("incremental" if manifest.model.depth_cells else "off")
     actions = settings.actions or manifest.model.actions[0]
     chunk_s = tag.n_action_steps / profile.arm.action_hz
-    asked = Asked(actions, tag.name)
-    return Acting(bundle, manifest, asked, depth, chunk_s, profile.cameras)
+    asked = Asked(actions, tag.name, depth)
+    return Acting(bundle, manifest, asked, chunk_s, profile.cameras)
 
 
 def _trials(
@@ -135,7 +135,7 @@ def _trials(
     whole = RolloutSettings(
         replan_s=_replan_s(profile, settings),
         latency_s=settings.latency_s,
-        depth=acting.depth,
+        depth=acting.asked.depth,
         norm_tag=acting.asked.norm_tag,
     )
     return measure_closed_loop(
@@ -170,7 +170,7 @@ def _verdict(
         verdict=PASSED if all(check.holds for check in checks.values()) else FAILED,
         checks=checks,
         actions=acting.asked.actions,
-        depth=acting.depth,
+        depth=acting.asked.depth,
         norm_tag=acting.asked.norm_tag,
         trials=settings.trials,
         seed=settings.seed,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from conftest import edit_manifest
@@ -26,6 +28,7 @@ from edge.gate_entry import (
     standing,
 )
 from edge.manifest import read_manifest
+from edge.run_arguments import add_run, run_options
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -36,7 +39,8 @@ def small(bundles, tmp_path):
     return shutil.copytree(bundles(recipe="int4"), tmp_path / "small")
 
 
-USUAL = Asked("continuous", "tag")
+TASK = ["--profile", "sim", "--task", "lift"]
+USUAL = Asked("continuous", "tag", "incremental")
 
 
 def refusal(bundle, asked=USUAL, accept=()):
@@ -76,9 +80,25 @@ def test_a_bundle_that_passed_runs_the_way_it_was_judged(small):
     manifest = judge_as(small, trials=40)
     text = check_standing(small, manifest, USUAL)
     assert text == "passed its gate on 2026-01-02 (sim, depth incremental, 40 trials)"
-    others = Asked("discrete", "tag"), Asked("continuous", "another robot")
-    assert "never judged with discrete actions" in refusal(small, others[0])
-    assert "norm tag another robot" in refusal(small, others[1])
+    assert "never judged with discrete actions" in refusal(
+        small, replace(USUAL, actions="discrete")
+    )
+    assert "norm tag another robot" in refusal(small, replace(USUAL, norm_tag="another robot"))
+    assert "depth off" in refusal(small, replace(USUAL, depth="off"))
+
+
+def test_depth_is_asked_for_as_it_was_judged(small):
+    def depth(*words):
+        return run_options(parser.parse_args(["run", str(small), *TASK, *words])).depth
+
+    parser = argparse.ArgumentParser()
+    add_run(parser.add_subparsers())
+    assert depth() == "off"
+    judge_as(small, FAILED)
+    assert depth() == "off"
+    judge_as(small)
+    assert depth() == "incremental"
+    assert depth("--depth", "full") == "full"
 
 
 def test_judged_again_only_the_new_verdict_counts(small):

@@ -21,7 +21,7 @@ from edge.rung_verdicts import (
 )
 
 SIM = load_profile("sim")  # 10 pictures a second, 1 s old at most
-ASKED = Asked("continuous", "so101")
+ASKED = Asked("continuous", "so101", "incremental")
 FREE = ["draft_window 8", "speed_share 0.5", "hold"]
 NEEDY = ["max_policy_hz 2", "depth_every_calls 4", "depth_max_cells 3", "flow_steps 5"]
 RUNGS = (
@@ -34,9 +34,7 @@ SMALL = dataclasses.replace(LADDER, rungs=RUNGS)
 
 @pytest.fixture
 def acting(copy):
-    return Acting(
-        copy, read_manifest(copy), Asked("continuous", "so101"), "incremental", 1.0, SIM.cameras
-    )
+    return Acting(copy, read_manifest(copy), ASKED, 1.0, SIM.cameras)
 
 
 def verdict_on(rungs, drop=0.0, **changes):
@@ -118,10 +116,22 @@ def test_verdict_on_another_way_of_acting_is_none(acting, changes):
 @pytest.mark.parametrize(
     ("changes", "rung", "why"),
     [
-        ({"depth": "off"}, Rung("draft_window", 8.0), "depth is off"),
-        ({"depth": "off"}, Rung("depth_every_calls", 2.0), "depth is off"),
+        (
+            {"asked": dataclasses.replace(ASKED, depth="off")},
+            Rung("draft_window", 8.0),
+            "depth is off",
+        ),
+        (
+            {"asked": dataclasses.replace(ASKED, depth="off")},
+            Rung("depth_every_calls", 2.0),
+            "depth is off",
+        ),
         ({}, Rung("depth_max_cells", 9999.0), "this bundle has .* depth cells"),
-        ({"asked": Asked("discrete", "so101")}, Rung("flow_steps", 5.0), "have no flow"),
+        (
+            {"asked": Asked("discrete", "so101", "incremental")},
+            Rung("flow_steps", 5.0),
+            "have no flow",
+        ),
         ({}, Rung("flow_steps", 3.0), "built for 10 flow steps and can run 1, 2, 5 exactly"),
         ({}, Rung("flow_steps", 10.0), "built for 10 flow steps and can run 1, 2, 5 exactly"),
         ({}, Rung("camera_hz", 10.0), "camera front gives 10 pictures a second"),

@@ -82,7 +82,7 @@ def test_a_run_uses_what_passed_and_nothing_else(copy, played):
     judge_rungs(copy, PROFILE, SETTINGS, lambda line: None)
     manifest = read_manifest(copy)
     tag = read_verdicts(copy, manifest)[0][0].norm_tag
-    acting = Acting(copy, manifest, Asked("continuous", tag), "incremental", 1.0, ())
+    acting = Acting(copy, manifest, Asked("continuous", tag, "incremental"), 1.0, ())
     rungs, lines = usable_rungs(PROFILE.board.ladder, acting, "sim")
     assert [rung.name for rung in rungs] == [
         "draft_window 8", "depth_every_calls 4", "speed_share 0.5", "hold"

@@ -107,9 +107,13 @@ def is_whole(manifest: Manifest) -> bool:
             return False
         large = layer.size_bytes > _INLINE_BYTES
         stored[layer.graph] = stored.get(layer.graph, 0) + large * layer.size_bytes
-    return exact and all(
-        name in manifest.files and manifest.files[name].size_bytes >= size
-        for name, size in ((f"{graph}.onnx.data", size) for graph, size in stored.items() if size)
+    weights = {f"{graph}.onnx.data": size for graph, size in stored.items() if size}
+    files = {n: file.size_bytes for n, file in manifest.files.items() if n.endswith(".onnx.data")}
+    # Matrices are most of a file; what else lies there has no format to be rounded to.
+    return (
+        exact
+        and weights.keys() == files.keys()
+        and all(files[name] / 2 < size <= files[name] for name, size in weights.items())
     )
 
 

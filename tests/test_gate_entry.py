@@ -198,6 +198,9 @@ def test_few_bits_that_call_themselves_full_precision_are_not_believed(small):
     edit_manifest(small, claim_sizes)
     assert standing(read_manifest(small)) == UNJUDGED
 
+    edit_manifest(small, lambda manifest: manifest["recipe"]["layers"].clear())
+    assert standing(read_manifest(small)) == UNJUDGED
+
 
 def test_the_command_refuses_before_it_looks_for_an_arm(small, capsys):
     arguments = ["run", str(small), "--profile", "sim", "--task", "lift"]

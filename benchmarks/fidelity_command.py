@@ -19,6 +19,10 @@ from quantization.fidelity.open_loop import PROFILE, Conditions
 
 SAMPLES, LAYER_SAMPLES = 100, 24
 REPLAN_S, LATENCY_S, LIMIT_S = 0.5, 0.1, 20.0
+_NEEDS = {
+    "episodes": ("sensitivity", "by_block"),
+    "trials": ("against_depth", "against_chunking", "rung", "journal"),
+}
 KINDS = ("touch", "put_in_bin", "push_to_mark")
 EXAMPLE = """example:
   molmoact-quantize build checkpoints/nano whole --recipe fp32
@@ -63,6 +67,7 @@ def add_fidelity_command(
 
 def run_fidelity(args: argparse.Namespace) -> None:
     """Measure, print, write; raise `EdgeError`."""
+    _refuse_unused(args)
     if args.json:
         check_free(args.json)
     conditions = Conditions(
@@ -78,6 +83,15 @@ def run_fidelity(args: argparse.Namespace) -> None:
     if args.json:
         write_json(fidelity, args.json)
     print_fidelity(fidelity)
+
+
+def _refuse_unused(args: argparse.Namespace) -> None:
+    """Raise `FidelityBenchError` for options of a comparison that was not asked for."""
+    for needed, names in _NEEDS.items():
+        for name in names:
+            if getattr(args, needed) is None and getattr(args, name):
+                option = name.replace("_", "-")
+                raise FidelityBenchError(f"--{option} says nothing without --{needed}; give both")
 
 
 def _add_open_loop(group: argparse._ArgumentGroup, count: Callable[[str], int]) -> None:

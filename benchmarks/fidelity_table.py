@@ -7,6 +7,7 @@ noise: below that, nobody could tell the two apart.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 
 from benchmarks.fidelity import Fidelity, fidelity_json
@@ -164,15 +165,19 @@ def _difference(difference: PairedDifference) -> str:
     )
 
 
-def _changed(side: TrialFigures) -> str:
-    return "-" if side.changed_share is None else f"{side.changed_share:.1%}"
+def _figure(name: str, form: str) -> Callable[[TrialFigures], str]:
+    def show(side: TrialFigures) -> str:
+        value = getattr(side, name)
+        return "-" if value is None else format(value, form)
+
+    return show
 
 
 _SMOOTHNESS = (
-    ("seams, deg/s", lambda side: f"{side.seam_velocity_deg_s:.1f}"),
-    ("jerk, deg/s3", lambda side: f"{side.jerk_deg_s3:.0f}"),
-    ("clamped ticks", lambda side: f"{side.clamped_ticks:.1f}"),
-    ("policy calls", lambda side: f"{side.calls:.1f}"),
-    ("cells asked again", _changed),
-    ("median time, s", lambda side: "-" if side.time_s is None else f"{side.time_s:.1f}"),
+    ("seams, deg/s", _figure("seam_velocity_deg_s", ".1f")),
+    ("jerk, deg/s3", _figure("jerk_deg_s3", ".0f")),
+    ("clamped ticks", _figure("clamped_ticks", ".1f")),
+    ("policy calls", _figure("calls", ".1f")),
+    ("cells asked again", _figure("changed_share", ".1%")),
+    ("median time, s", _figure("time_s", ".1f")),
 )

@@ -24,11 +24,13 @@ from edge.pace import FULL_PACE, Pace, pace_at
 from edge.policy import Policy
 from edge.profile import load_profile
 from edge.verdict import Outcome
+from sim.joints import GRIPPER
 from sim.offline_world import PROFILE, OfflineWorld
 from sim.tasks import KINDS, Referee, Task, draw_layout
 from sim.variation import PLAIN_COLOURS, draw_lights
 
 LIMIT_S = 20.0
+_SAME_S = 1e-6  # a clock that is a sum of ticks is off by less
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,9 @@ class TrialResult:
     time_s: float  # until it was done or given up
     calls: int
     changed_share: float | None  # of depth cells that were asked again, after the first call
-    seam_velocity: float  # mean over seams of the worst joint's jump in goal velocity, deg/s
-    jerk: float  # RMS over joints of the sent goals' third difference, deg/s3
+    # Of the body joints' sent goals; None where there was no seam, or hardly a goal.
+    seam_velocity: float | None  # mean over seams of the worst joint's jump in velocity, deg/s
+    jerk: float | None  # RMS over joints of the third difference, deg/s3
     clamped_ticks: int
     stopped: str  # the gate's reason, "" when it did not stop the arm
 
@@ -132,13 +135,13 @@ class Driver:
     def goal(self, world: OfflineWorld) -> np.ndarray:
         """Return the goal (6,) for now, after calling the policy when it is time to."""
         now_s = world.now_s
-        if self._frame_s and now_s >= self._next_frame_s:
+        if self._frame_s and now_s >= self._next_frame_s - _SAME_S:
             self._images = world.observe().images
             self._next_frame_s = now_s + self._frame_s
-        if self._ready is None and now_s >= self._next_s:
+        if self._ready is None and now_s >= self._next_s - _SAME_S:
             self._ready = (now_s + self._settings.latency_s, now_s, self._call(world, now_s))
             self._next_s = now_s + self._replan_s
-        if self._ready is not None and now_s >= self._ready[0]:
+        if self._ready is not None and now_s >= self._ready[0] - _SAME_S:
             _, observed_s, actions = self._ready
             if self._chunks.remaining_s(now_s) > 0.0:
                 self.seams.append(self._ticks)
@@ -189,7 +192,8 @@ def run_trial(
     world.slow_to(settings.pace.speed_share)
     goals, clamped, stopped, done = [], 0, "", None
     began_s = world.now_s
-    while done is None and not stopped and world.now_s - began_s < settings.limit_s:
+    end_s = world.now_s + settings.limit_s - _SAME_S
+    while done is None and not stopped and world.now_s < end_s:
         verdict = world.step(driver.goal(world))
         clamped += verdict.outcome is Outcome.CLAMP
         goals.append(world.goal.copy())
@@ -199,6 +203,7 @@ def run_trial(
             if done is None and referee.look():
                 done = colour
     cells = policy.bundle.manifest.model.depth_cells
+    body = np.array(goals)[:, :GRIPPER]
     return TrialResult(
         trial=trial,
         succeeded=done == trial.colour,
@@ -206,22 +211,22 @@ def run_trial(
         time_s=world.now_s - began_s,
         calls=driver.calls,
         changed_share=float(np.mean(driver.changed)) / cells if driver.changed else None,
-        seam_velocity=_seam_velocity(np.array(goals), driver.seams, world.rate_hz),
-        jerk=_jerk(np.array(goals), world.rate_hz),
+        seam_velocity=_seam_velocity(body, driver.seams, world.rate_hz),
+        jerk=_jerk(body, world.rate_hz),
         clamped_ticks=clamped,
         stopped=stopped,
     )
 
 
-def _seam_velocity(goals: np.ndarray, seams: Sequence[int], rate_hz: float) -> float:
+def _seam_velocity(goals: np.ndarray, seams: Sequence[int], rate_hz: float) -> float | None:
     if len(goals) < 3:
-        return 0.0
+        return None
     jumps = np.abs(np.diff(goals, 2, axis=0)).max(axis=1) * rate_hz  # of tick k + 1
     at = [max(jumps[max(0, tick - 2) : tick + 1]) for tick in seams if tick - 2 < len(jumps)]
-    return float(np.mean(at)) if at else 0.0
+    return float(np.mean(at)) if at else None
 
 
-def _jerk(goals: np.ndarray, rate_hz: float) -> float:
+def _jerk(goals: np.ndarray, rate_hz: float) -> float | None:
     if len(goals) < 4:
-        return 0.0
+        return None
     return float(np.sqrt(np.mean((np.diff(goals, 3, axis=0) * rate_hz**3) ** 2)))

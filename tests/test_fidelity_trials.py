@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 
 pytest.importorskip("mujoco", reason="the simulator needs mujoco")
 
+from conftest import edit_manifest
 from test_fidelity import only_tag
 
 from benchmarks.cli import main
 from benchmarks.fidelity_command import KINDS, LATENCY_S, LIMIT_S, REPLAN_S
-from quantization.fidelity import closed_loop
+from quantization.fidelity import closed_loop, trial_journal
 from quantization.fidelity.closed_loop import (
     Runner,
     difference_of,
@@ -181,6 +183,48 @@ def test_a_file_that_is_no_journal_is_left_alone(bundles, played, tmp_path):
     assert file.read_text() == "not a journal\n"
     with pytest.raises(FidelityError, match="not a journal that can be read"):
         measure_closed_loop(bundles(), None, trials(1), SHORT, journal=tmp_path)
+
+
+def test_a_result_of_another_version_is_tried_again(bundles, played, tmp_path):
+    journal = tmp_path / "trials.jsonl"
+    measure_closed_loop(bundles(), None, trials(1), SHORT, journal=journal)
+    entry = json.loads(journal.read_text())
+    entry["result"].pop("trial")
+    journal.write_text(json.dumps(entry) + "\n")
+    measure_closed_loop(bundles(), None, trials(1), SHORT, journal=journal)
+    assert len(played) == 2
+
+
+@pytest.mark.parametrize("what", ["machine_name", "onnxruntime", "source", "manifest"])
+def test_a_journal_from_elsewhere_gives_nothing(bundles, played, tmp_path, monkeypatch, what):
+    journal, bundle = tmp_path / "trials.jsonl", shutil.copytree(bundles(), tmp_path / "bundle")
+    measure_closed_loop(bundle, None, trials(1), SHORT, journal=journal)
+    if what == "machine_name":
+        monkeypatch.setattr(trial_journal, "machine_name", lambda: "another machine")
+    elif what == "onnxruntime":
+        monkeypatch.setattr(trial_journal.onnxruntime, "__version__", "0.1")
+    elif what == "source":
+        monkeypatch.setattr(trial_journal, "_sources_digest", lambda: "changed")
+    else:
+        edit_manifest(bundle, lambda manifest: manifest["model"].update(flow_steps=3))
+        trial_journal._bundle_digest.cache_clear()
+    measure_closed_loop(bundle, None, trials(1), SHORT, journal=journal)
+    assert len(played) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--sensitivity"], "--sensitivity says nothing without --episodes"),
+        (["--rung", "2"], "--rung says nothing without --trials"),
+        (["--against-depth", "off"], "--against-depth says nothing without --trials"),
+    ],
+)
+def test_options_of_what_is_not_measured_are_refused(bundles, options, message, capsys):
+    other = ["--trials", "1"] if "--sensitivity" in options else ["--episodes", "sim"]
+    bundle = str(bundles())
+    assert main(["fidelity", bundle, "--against", bundle, *other, *options]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_no_trial_is_an_error(bundles):

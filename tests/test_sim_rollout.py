@@ -7,12 +7,14 @@ import pytest
 
 pytest.importorskip("mujoco", reason="the simulator needs mujoco")
 
+from edge.joint_frame import JointFrame
 from edge.pace import Effort, Pace
+from edge.policy import Policy, PolicyResult
 from edge.profile import load_profile
 from sim.demonstration import FOLDED, draw_plan
 from sim.expert import Expert
 from sim.offline_world import Observation, OfflineWorld
-from sim.rollout import RolloutSettings, draw_trials, lay_out, run_trial
+from sim.rollout import Driver, RolloutSettings, draw_trials, lay_out, run_trial
 from sim.tasks import (
     FIRST_TRAINING_LAYOUT,
     HELD_OUT_PHRASINGS,
@@ -183,9 +185,6 @@ class Advised:
         """Nothing is remembered."""
 
     def act(self, images, task, state, norm_tag, **options):
-        from edge.joint_frame import JointFrame
-        from edge.policy import PolicyResult
-
         self.asked.append((task, options["committed"]))
         told = self._world.referee.task
         wanted = told if self._colour is None else Task(told.kind, self._colour)
@@ -197,8 +196,6 @@ class Advised:
 
 @pytest.fixture(scope="module")
 def policy(bundles):
-    from edge.policy import Policy
-
     return Policy.open(bundles("two_cameras", "fp32"), "sim")
 
 
@@ -236,6 +233,50 @@ class Watched(Advised):
         return answer
 
 
+class Steady(Advised):
+    """Gives the same chunk of goals (HORIZON, 6) always, and notes when it was asked."""
+
+    def __init__(self, world, policy, goals):
+        super().__init__(world, policy)
+        self.times_s = []
+        self._goals = goals
+
+    def act(self, images, task, state, norm_tag, **options):
+        self.times_s.append(self._world.now_s)
+        arm = load_profile("sim").arm
+        actions = JointFrame(arm.signs, arm.offsets_deg).model_from_arm(self._goals)
+        return PolicyResult(actions.astype(np.float32), None, {}, 0, 0, 0, 0, None)
+
+
+def goals_where_it_is(world, trial):
+    lay_out(world, trial)
+    return np.tile(world.goal, (HORIZON, 1))
+
+
+def test_calls_and_chunks_come_at_the_tick_that_is_stated(world, policy, monkeypatch):
+    trial = draw_trials(1, 2, (PUSH_TO_MARK,))[0]
+    steady = Steady(world, policy, goals_where_it_is(world, trial) + 1.0)
+    goals, goal = [], Driver.goal
+    monkeypatch.setattr(
+        Driver, "goal", lambda driver, world: (goals.append(goal(driver, world)), goals[-1])[1]
+    )
+    run_trial(world, steady, trial, RolloutSettings(limit_s=8.0, chunking=False))
+    assert len(steady.times_s) == 16
+    np.testing.assert_allclose(np.diff(steady.times_s) * world.rate_hz, TICKS_A_CHUNK)
+    moved = np.abs(np.diff(goals, axis=0)).max(axis=1) > 0.0
+    assert np.flatnonzero(moved)[0] + 1 == LATENCY_TICKS
+
+
+def test_smoothness_is_of_the_body_and_unknown_without_a_seam(world, policy):
+    trial = draw_trials(1, 2, (TOUCH,))[0]
+    clapping = goals_where_it_is(world, trial)
+    clapping[:, 5] = np.where(np.arange(HORIZON) % 12 < 6, 20.0, 60.0)
+    once = RolloutSettings(limit_s=3.0, replan_s=3.0, chunking=False)
+    result = run_trial(world, Steady(world, policy, clapping), trial, once)
+    assert result.jerk < 1.0
+    assert result.seam_velocity is None
+
+
 @pytest.fixture
 def numbered(world, monkeypatch):
     """Pictures that say when they were taken."""
@@ -245,20 +286,25 @@ def numbered(world, monkeypatch):
     return world
 
 
-def test_pace_slows_calls_pictures_and_the_arm_and_reaches_the_policy(numbered, policy):
+def test_pace_slows_calls_pictures_and_the_arm_and_reaches_the_policy(
+    numbered, policy, monkeypatch
+):
     trial = draw_trials(1, 2, (PUSH_TO_MARK,))[0]
     effort = Effort(flow_steps=5)
     pace = Pace(effort=effort, max_policy_hz=1.0, camera_hz=0.8, speed_share=0.25)
     speeds = []
     for settings in (RolloutSettings(limit_s=4.0), RolloutSettings(limit_s=4.0, pace=pace)):
-        watched, goals = Watched(numbered, policy), []
-        step = numbered.step
-        numbered.step = lambda goal, step=step, goals=goals: (
-            step(goal),
-            goals.append(numbered.goal.copy()),
-        )[0]
-        run_trial(numbered, watched, trial, settings)
-        numbered.step = step
+        watched, goals, goal = Watched(numbered, policy), [], Driver.goal
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                Driver,
+                "goal",
+                lambda driver, world, goal=goal, sent=goals: (
+                    sent.append(world.goal.copy()),
+                    goal(driver, world),
+                )[1],
+            )
+            run_trial(numbered, watched, trial, settings)
         speeds.append(np.abs(np.diff(goals, axis=0)).max(axis=0) * numbered.rate_hz)
     times, pictures, efforts = zip(*watched.asked, strict=True)
     assert set(efforts) == {effort}

@@ -50,8 +50,8 @@ class TrialFigures:
     by_kind: dict[str, Share]
     named: Share | None  # of trials that ended with the task done, those with the named cube
     changed_share: float | None  # of depth cells asked again, mean; None without depth
-    seam_velocity_deg_s: float  # mean over trials
-    jerk_deg_s3: float  # mean over trials of the RMS
+    seam_velocity_deg_s: float | None  # mean over the trials that had a seam
+    jerk_deg_s3: float | None  # mean over trials of the RMS; of those in which the arm was driven
     clamped_ticks: float  # mean over trials
     calls: float  # mean over trials
     time_s: float | None  # median of the trials that succeeded
@@ -135,7 +135,6 @@ def trial_figures(results: Sequence[TrialResult]) -> TrialFigures:
     """Sum up the trials of one bundle, at least one."""
     kinds = dict.fromkeys(result.trial.kind for result in results)
     done = [result for result in results if result.done_colour is not None]
-    changed = [result.changed_share for result in results if result.changed_share is not None]
     times_s = [result.time_s for result in results if result.succeeded]
     return TrialFigures(
         success=_success(results),
@@ -144,7 +143,7 @@ def trial_figures(results: Sequence[TrialResult]) -> TrialFigures:
             for kind in kinds
         },
         named=_success(done) if done else None,
-        changed_share=float(np.mean(changed)) if changed else None,
+        changed_share=_mean(results, "changed_share"),
         seam_velocity_deg_s=_mean(results, "seam_velocity"),
         jerk_deg_s3=_mean(results, "jerk"),
         clamped_ticks=_mean(results, "clamped_ticks"),
@@ -177,8 +176,11 @@ def _success(results: Sequence[TrialResult]) -> Share:
     return share_of(sum(result.succeeded for result in results), len(results))
 
 
-def _mean(results: Sequence[TrialResult], name: str) -> float:
-    return float(np.mean([getattr(result, name) for result in results]))
+def _mean(results: Sequence[TrialResult], name: str) -> float | None:
+    """Return the mean over the results that have this figure."""
+    values = [getattr(result, name) for result in results]
+    values = [value for value in values if value is not None]
+    return float(np.mean(values)) if values else None
 
 
 def _results(

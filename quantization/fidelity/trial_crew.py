@@ -105,8 +105,8 @@ def _given_up(job: Job) -> TrialResult:
         time_s=job.settings.limit_s,
         calls=0,
         changed_share=None,
-        seam_velocity=0.0,
-        jerk=0.0,
+        seam_velocity=None,
+        jerk=None,
         clamped_ticks=0,
         stopped=UNDECODABLE,
     )

@@ -1,8 +1,8 @@
 """Results of trials on disk, a line each, so that a long measurement goes on where it ended.
 
-A line is found again by what it is a result of: every file of the bundle, the trial, the settings,
-and the sources of the simulated desk, its servos and the profiles. One journal serves any number of
-bundles; full precision is then tried once for all of them.
+A line is found again by what it is a result of: the bundle, the trial, the settings, the sources of
+runtime, servos, simulated desk and profiles, and the machine with its onnxruntime and MuJoCo. One
+journal serves any number of bundles; full precision is then tried once for all of them.
 """
 
 from __future__ import annotations
@@ -13,17 +13,21 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cache
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge.manifest import Manifest, read_manifest
+import onnxruntime
+
+from edge.manifest import read_manifest
+from edge.report import machine_name
+from edge.rung_verdicts import bundle_digest
 from quantization.fidelity.errors import FidelityError
 
 if TYPE_CHECKING:
     from sim.rollout import RolloutSettings, Trial, TrialResult
 
-_DESK = ("sim", "firmware_bridge.emulator", "profiles")
+_PACKAGES = ("edge", "firmware_bridge", "sim", "profiles")
 _SOURCES = (".py", ".xml", ".yaml")
 
 
@@ -56,7 +60,7 @@ class TrialJournal:
             return None
         try:
             return TrialResult(**{**found, "trial": Trial(**found["trial"])})
-        except TypeError:  # of another version
+        except (KeyError, TypeError):  # of another version
             return None
 
     def note(self, key: str, result: TrialResult) -> None:
@@ -82,22 +86,24 @@ def trial_key(bundle: Path, actions: str | None, trial: Trial, settings: Rollout
             "actions": actions,
             "trial": asdict(trial),
             "settings": asdict(settings),
-            "desk": _desk_digest(),
+            "sources": _sources_digest(),
+            "machine": machine_name(),
+            "onnxruntime": onnxruntime.__version__,
+            "mujoco": _version("mujoco"),
         }
     )
 
 
 @cache
 def _bundle_digest(bundle: Path) -> str:
-    manifest: Manifest = read_manifest(bundle)
-    return _digest({name: entry.sha256 for name, entry in manifest.files.items()})
+    return bundle_digest(read_manifest(bundle))
 
 
 @cache
-def _desk_digest() -> str:
-    """Sum up the sources of desk, servos and profiles."""
+def _sources_digest() -> str:
+    """Sum up the sources of what acts in a trial."""
     found: dict[str, str] = {}
-    for package in _DESK:
+    for package in _PACKAGES:
         folders = [resources.files(package)]
         for folder in folders:
             for entry in folder.iterdir():
@@ -106,6 +112,12 @@ def _desk_digest() -> str:
                 elif entry.name.endswith(_SOURCES):
                     found[f"{package}/{folder.name}/{entry.name}"] = entry.read_text("utf-8")
     return _digest(found)
+
+
+def _version(package: str) -> str | None:
+    with contextlib.suppress(metadata.PackageNotFoundError):  # found results need no desk
+        return metadata.version(package)
+    return None
 
 
 def _ends_a_line(path: Path) -> bool:

@@ -108,8 +108,14 @@ def recipe_of(formats: Mapping[str, str], name: str = AUTO) -> Recipe:
 
 def fixed_bytes(smallest: Manifest, choices: Mapping[str, Iterable[Choice]]) -> int:
     """Return what a bundle holds besides the matrices that can be chosen for."""
-    files = sum(entry.size_bytes for entry in smallest.files.values())
-    return files - sum(min(choice.size_bytes for choice in ways) for ways in choices.values())
+    return _bundle_bytes(smallest) - sum(
+        min(choice.size_bytes for choice in ways) for ways in choices.values()
+    )
+
+
+def _bundle_bytes(manifest: Manifest) -> int:
+    files = sum(entry.size_bytes for entry in manifest.files.values())
+    return files + len(manifest.to_json().encode())
 
 
 def _measure(
@@ -120,7 +126,7 @@ def _measure(
     progress: Callable[[int, int], object],
 ) -> list[LayerSensitivity]:
     tag = choose_tag(open_bundle(whole).tags, settings.norm_tag)
-    sampling = Sampling(settings.samples, seed=settings.seed)
+    sampling = Sampling(settings.samples, seed=settings.seed, held_out=False)
     seen = list(
         recorded_observations(settings.episodes, tag, sampling, embodiment=settings.embodiment)
     )
@@ -145,7 +151,7 @@ def _build_within(
         found = allocate(choices, max_bytes, fixed + excess)
         path = work / f"try{number}"
         manifest = build(path, recipe_of(found.formats))
-        over = sum(entry.size_bytes for entry in manifest.files.values()) - max_bytes
+        over = _bundle_bytes(manifest) - max_bytes
         if over <= 0:
             say(_told(found, layers))
             path.rename(bundle)

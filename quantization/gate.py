@@ -22,6 +22,7 @@ from edge.observation import ActionsMode, DepthMode
 from edge.report import machine_name
 from quantization.errors import BuildError
 from quantization.fidelity.closed_loop import ClosedLoopReport, Runner, measure_closed_loop
+from quantization.fidelity.desk import require_desk
 from quantization.fidelity.observations import (
     SIM,
     RecordedObservation,
@@ -70,10 +71,14 @@ def judge_bundle(
     manifest stays as it was.
     """
     check_chosen(settings.limits, settings.trials)
+    if settings.trials:
+        require_desk()
     if against.exists() and bundle.exists() and against.samefile(bundle):
         raise BuildError(f"{bundle}: is given as --against too; a bundle cannot judge itself")
     with only_gate(bundle):
         judged, whole = verify_bundle(bundle), verify_bundle(against)
+        if is_whole(judged):
+            raise BuildError(f"{bundle}: is full precision itself, and needs no verdict to run")
         if not is_whole(whole):
             raise BuildError(
                 f"{against}: recipe {whole.recipe.name} is not full precision; judge against a "

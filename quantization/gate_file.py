@@ -19,7 +19,11 @@ _UNFINISHED = f".{MANIFEST_NAME}.judged"
 
 @contextmanager
 def only_gate(bundle: Path) -> Iterator[None]:
-    """Keep other gates off a bundle; raise `BuildError` when one is at it or it is read-only."""
+    """Keep other gates off a bundle; raise `BuildError` when one is at it or it is read-only.
+
+    Raises `BundleError` when it is no bundle.
+    """
+    read_manifest(bundle)
     if not os.access(bundle, os.W_OK):
         raise BuildError(f"{bundle}: cannot be written, so no verdict can be kept; copy it first")
     handle = os.open(bundle, os.O_RDONLY)

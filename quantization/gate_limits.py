@@ -61,7 +61,9 @@ LIMITS: dict[str, LimitKind] = {
         f"full precision's with itself, or {GRIPPER_AGREEMENT:g} where it is more", True, 1.0
     ),
     "depth_agreement": LimitKind("not asked; what codes change, the arm shows", True, 1.0),
-    "undecodable_share": LimitKind(f"{UNDECODABLE_SHARE:g}, of action tokens", False, 1.0),
+    "undecodable_share": LimitKind(
+        f"{UNDECODABLE_SHARE:g}, of the chunks that full precision wrote", False, 1.0
+    ),
     "success_drop_points": LimitKind(f"{DROP_POINTS:g}", False, 100.0, True),
     "success_drop_bound_points": LimitKind(
         f"{DROP_BOUND_POINTS:g}, the drop that the trials cannot rule out", False, 100.0, True
@@ -126,9 +128,9 @@ def gate_checks(
         asked["gripper_agreement"] = report.gripper.sides_equal, limit
     if "depth_agreement" in chosen and report.depth_codes_equal is not None:
         asked["depth_agreement"] = report.depth_codes_equal, 0.0
-    if report.undecodable:
-        seen = report.observations + report.undecodable
-        asked["undecodable_share"] = report.undecodable / seen, UNDECODABLE_SHARE
+    if report.undecodable_alone:
+        decoded = report.observations + report.undecodable_alone  # by full precision
+        asked["undecodable_share"] = report.undecodable_alone / decoded, UNDECODABLE_SHARE
     if difference is not None and full_success is not None:
         asked["success_drop_points"] = -100 * difference.difference, DROP_POINTS
         asked["success_drop_bound_points"] = -100 * difference.low, DROP_BOUND_POINTS

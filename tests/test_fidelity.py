@@ -114,7 +114,7 @@ def test_discrete_actions_have_no_spread_and_undecodable_ones_are_counted(bundle
     ]
     report = measure_open_loop(bundle, bundle, [*observations(bundle), *written], asked)
     assert (report.actions, report.observations) == ("discrete", len(written))
-    assert report.undecodable == EPISODES * STEPS
+    assert (report.undecodable, report.undecodable_alone) == (EPISODES * STEPS, 0)
     assert report.tip_mm.error.max == report.tip_mm.spread.max == 0
     with pytest.raises(FidelityError, match="none of 6 observations was answered with action"):
         measure_open_loop(bundle, bundle, observations(bundle), asked)

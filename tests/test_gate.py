@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import json
 import os
 import shutil
 
 import gate_practice
+import numpy as np
 import pytest
 from conftest import edit_manifest
 
@@ -17,8 +19,9 @@ import quantization.gate
 import quantization.gate_file
 import quantization.layer_harm
 from edge.bundle import open_bundle
-from edge.gate_entry import FAILED, PASSED, UNJUDGED, standing
+from edge.gate_entry import FAILED, PASSED, UNJUDGED, WHOLE, standing
 from edge.manifest import read_manifest
+from edge.policy import Policy
 from quantization.cli import main
 from quantization.errors import BuildError
 from quantization.gate_file import only_gate, write_entry
@@ -97,9 +100,42 @@ def test_a_bundle_that_fails_names_layers_and_with_them_it_is_closer(
     assert checks[1].value < checks[0].value / 2
 
 
-def test_full_precision_differs_from_itself_by_nothing(bundles, tmp_path):
+def test_full_precision_is_not_judged(bundles, tmp_path, capsys):
     twin = shutil.copytree(bundles(), tmp_path / "twin")
-    assert gate(twin, bundles(), limits=["tip_mean_mm=0", "tip_p95_mm=0", "observations=2"]) == 0
+    assert gate(twin, bundles()) == 2
+    assert "is full precision itself" in refusal(capsys)
+    assert standing(read_manifest(twin)) == WHOLE
+
+
+def test_a_mistyped_bundle_is_called_none(bundles, tmp_path, capsys):
+    assert gate(tmp_path / "smal", bundles()) == 2
+    assert "no such bundle" in refusal(capsys)
+
+
+def test_a_bundle_that_answers_no_numbers_keeps_its_manifest(small, bundles, monkeypatch, capsys):
+    before, act = (small / "manifest.json").read_bytes(), Policy.act
+
+    def broken(policy, *words, **options):
+        told = act(policy, *words, **options)
+        if policy.bundle.path == small:
+            told.actions[0, 0] = np.nan
+        return told
+
+    monkeypatch.setattr(Policy, "act", broken)
+    assert gate(small, bundles()) == 2
+    assert "actions that are no numbers" in refusal(capsys)
+    assert (small / "manifest.json").read_bytes() == before
+
+
+def test_trials_without_a_desk_are_refused_before_anything_is_measured(
+    small, bundles, monkeypatch, capsys
+):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "mujoco" else find_spec(name)
+    )
+    assert gate(small, bundles(), "--trials", "20") == 2
+    assert "needs mujoco" in refusal(capsys)
 
 
 def test_judging_again_gives_the_same_figures(small, bundles):

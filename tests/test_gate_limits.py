@@ -34,6 +34,7 @@ def report(tip_mm=1.0, spread_mm=4.0, sides=1.0, sides_spread=1.0, **changes):
     tip = BesideSpread(Amount(tip_mm, 2 * tip_mm, 0.0), Amount(spread_mm, 2 * spread_mm, 0.0))
     values = dict.fromkeys(OpenLoopReport.__slots__)
     values.update(bundle=card, against=card, observations=100, undecodable=0)
+    values.update(undecodable_alone=0)
     values.update(tip_mm=tip, action_share=BesideSpread(Amount(0.02, 0.0, 0.0), NOTHING))
     values.update(gripper=flips(sides), gripper_spread=flips(sides_spread))
     return OpenLoopReport(**{**values, **changes})
@@ -80,8 +81,9 @@ def test_an_arm_whose_tip_is_not_known_is_judged_by_its_joints():
 
 
 def test_chunks_that_could_not_be_decoded_count():
-    assert failed(report(undecodable=1)) == set()
-    assert failed(report(undecodable=10)) == {"undecodable_share"}
+    assert failed(report(undecodable=1, undecodable_alone=1)) == set()
+    assert failed(report(undecodable=10, undecodable_alone=10)) == {"undecodable_share"}
+    assert failed(report(undecodable=10)) == set()  # full precision wrote none either
     assert failed(report(), {"undecodable_share": 0.0}) == set()
 
 

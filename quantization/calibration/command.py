@@ -89,7 +89,7 @@ def run_calibrate(args: argparse.Namespace) -> int:
     if args.command == "compare":
         return _compare(args)
     started = time.monotonic()
-    sampling = Sampling(samples=args.observations, seed=args.seed)
+    sampling = Sampling(samples=args.observations, seed=args.seed, held_out=False)
     with tqdm(total=args.observations, unit="call", leave=False, disable=None) as bar:
         given = {
             "sampling": sampling,

@@ -35,7 +35,8 @@ def desk_observations(tag: RobotTag, sampling: Sampling) -> Iterator[RecordedObs
     stride = max(1, round(sampling.replan_s * world.rate_hz))
     left = sampling.samples
     try:
-        for number, trial in enumerate(draw_trials(sampling.samples, sampling.seed)):
+        trials = draw_trials(sampling.samples, sampling.seed, held_out=sampling.held_out)
+        for number, trial in enumerate(trials):
             lay_out(world, trial)
             expert = Expert(
                 world, Task(trial.kind, trial.colour), np.random.default_rng(trial.seed)

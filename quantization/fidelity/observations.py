@@ -36,6 +36,7 @@ class Sampling:
     samples: int = 100  # at most; a small dataset has fewer
     replan_s: float = 0.5  # between observations of an episode
     seed: int = 0
+    held_out: bool = True  # of "sim": what training never sees; what is tuned on may not be judged
 
 
 def recorded_observations(

@@ -133,9 +133,15 @@ def _act(
         noise = np.random.default_rng(key).standard_normal(shape, np.float32)
     depth = depth_mode(policy, conditions)
     try:
-        return policy.act(seen.images, seen.task, seen.state, tag.name, depth=depth, noise=noise)
+        told = policy.act(seen.images, seen.task, seen.state, tag.name, depth=depth, noise=noise)
     except UndecodableActionsError:
         return None
+    if not np.isfinite(told.actions).all():
+        raise FidelityError(
+            f"{policy.bundle.path}: answered {seen.task!r} at {seen.t_s:g} s of episode "
+            f"{seen.episode} with actions that are no numbers; build it again, with more bits"
+        )
+    return told
 
 
 def _report(
@@ -147,17 +153,16 @@ def _report(
     played: list[tuple[Answers, Answers, Answers]],
 ) -> OpenLoopReport:
     units, action_hz = RobotUnits(tag, profile.arm), profile.arm.action_hz
-    asked = sum(len(ours.results) for ours, _, _ in played)
-    triples = [
+    asked = [
         triple
         for episode in played
         for triple in zip(*(player.results for player in episode), strict=True)
-        if None not in triple
     ]
+    triples = [triple for triple in asked if None not in triple]
     if not triples:
         raise FidelityError(
-            f"none of {asked} observations was answered with action tokens that mean a chunk by "
-            "all; compare continuous actions"
+            f"none of {len(asked)} observations was answered with action tokens that mean a chunk "
+            "by all; compare continuous actions"
         )
     chunks = [np.array([triple[player].actions for triple in triples]) for player in range(3)]
     ours, theirs, again = (chunk.reshape(-1, tag.action.dim).astype(np.float64) for chunk in chunks)
@@ -171,7 +176,8 @@ def _report(
         seed=conditions.seed,
         episodes=len(played),
         observations=len(triples),
-        undecodable=asked - len(triples),
+        undecodable=len(asked) - len(triples),
+        undecodable_alone=sum(ours is None and None not in theirs for ours, *theirs in asked),
         joints=tuple(
             JointError(
                 name=name,

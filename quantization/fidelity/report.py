@@ -70,6 +70,7 @@ class OpenLoopReport:
     episodes: int
     observations: int
     undecodable: int  # observations left out: action tokens of one of them meant no chunk
+    undecodable_alone: int  # of these, the ones that full precision had a chunk for
     joints: tuple[JointError, ...]
     action_share: BesideSpread  # errors as shares of the joints' ranges, over all joints
     tip_mm: BesideSpread | None  # None for arms other than SO-100/101

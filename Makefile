@@ -48,16 +48,16 @@ verify: setup-runtime ## check every digest and shape of BUNDLE
 	@$(RUNTIME)/bin/molmoact-quantize verify $(BUNDLE)
 
 gate: $(if $(filter sim,$(EPISODES)),setup-runtime,setup) | $(WHOLE) ## judge BUNDLE against full precision on EPISODES, sim or a dataset's folder (TRIALS=60 WORKERS=1)
-	@$(GATE)/bin/molmoact-quantize gate $(BUNDLE) --against $(WHOLE) --episodes $(EPISODES) $(if $(TRIALS),--trials $(TRIALS)) $(if $(WORKERS),--workers $(WORKERS))
+	@$(GATE)/bin/molmoact-quantize gate "$(BUNDLE)" --against "$(WHOLE)" --episodes "$(EPISODES)" $(if $(TRIALS),--trials $(TRIALS)) $(if $(WORKERS),--workers $(WORKERS))
 
 $(WHOLE): | setup-runtime
 	@$(RUNTIME)/bin/molmoact-quantize build $(CHECKPOINT) $@ --recipe fp32
 
 bench: setup-runtime ## time every stage of BUNDLE by what it grows with, beside what this machine can do
-	@$(RUNTIME)/bin/molmoact-bench latency $(BUNDLE) --profile $(PROFILE)
+	@$(RUNTIME)/bin/molmoact-bench latency "$(BUNDLE)" --profile "$(PROFILE)"
 
 profile: setup-runtime ## profile BUNDLE as PROFILE on this machine into OUT: stages, loop, heat, power (SECONDS=30 ACCEPT=unjudged PORT=/dev/... CALIBRATION=arm.json)
-	@$(RUNTIME)/bin/molmoact-bench profile $(BUNDLE) --profile $(PROFILE) --out $(OUT) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ACCEPT),--accept-$(ACCEPT)) $(if $(PORT),--port $(PORT)) $(if $(CALIBRATION),--calibration $(CALIBRATION))
+	@$(RUNTIME)/bin/molmoact-bench profile "$(BUNDLE)" --profile "$(PROFILE)" --out "$(OUT)" $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ACCEPT),--accept-$(ACCEPT)) $(if $(PORT),--port "$(PORT)") $(if $(CALIBRATION),--calibration "$(CALIBRATION)")
 
 train: setup ## train STAGE at nano size (general specialise rehearse discrete expert depth finetune) and what it needs
 	@$(MAKE) --no-print-directory -f scripts/train_nano.mk runs/nano/$(STAGE)/checkpoint
@@ -66,16 +66,16 @@ train-smoke: setup ## every stage in short, from recorded demonstrations to a bu
 	@scripts/train_smoke.sh $(VENV) $(SMOKE)
 
 provision: setup-runtime ## make HOST=user@jetson a device that takes releases signed by KEY=release_key.pub (once)
-	@$(RUNTIME)/bin/molmoact-flash provision $(HOST) --key $(KEY) $(SSH_PORT:%=--port %)
+	@$(RUNTIME)/bin/molmoact-flash provision "$(HOST)" --key "$(KEY)" $(SSH_PORT:%=--port %)
 
 flash: setup-runtime ## bring BUNDLE and PROFILE to HOST=user@jetson, or to all of FLEET=inventory.yaml (SIGN=release_key WHEEL=onnxruntime_gpu-....whl CHANGE=profile to replace)
-	@$(RUNTIME)/bin/molmoact-flash $(if $(FLEET),fleet $(FLEET),push $(HOST) $(SSH_PORT:%=--port %)) --profile $(PROFILE) --bundle $(BUNDLE) $(SIGN:%=--sign %) $(WHEEL:%=--wheel %) $(CHANGE:%=--change-profile %)
+	@$(RUNTIME)/bin/molmoact-flash $(if $(FLEET),fleet "$(FLEET)",push "$(HOST)" $(SSH_PORT:%=--port %)) --profile "$(PROFILE)" --bundle "$(BUNDLE)" $(if $(SIGN),--sign "$(SIGN)") $(if $(WHEEL),--wheel "$(WHEEL)") $(if $(CHANGE),--change-profile "$(CHANGE)")
 
 rollback: setup-runtime ## bring HOST, or all of FLEET, back to the release before (TO=release)
-	@$(RUNTIME)/bin/molmoact-flash $(if $(FLEET),fleet $(FLEET) --rollback,rollback $(HOST) $(SSH_PORT:%=--port %) $(TO:%=--to %))
+	@$(RUNTIME)/bin/molmoact-flash $(if $(FLEET),fleet "$(FLEET)" --rollback,rollback "$(HOST)" $(SSH_PORT:%=--port %) $(TO:%=--to %))
 
 run: setup-runtime ## run BUNDLE on the arm of PROFILE with TASK (a real arm: PORT=/dev/... CALIBRATION=arm.json; not passed by 'gate': ACCEPT=unjudged; on a flashed device: HOST=user@jetson)
-	@$(if $(HOST),$(RUNTIME)/bin/molmoact-flash run $(HOST) $(SSH_PORT:%=--port %) --task "$$TASK" $(PORT:%=--arm-port %) $(CALIBRATION:%=--calibration %) $(ACCEPT:%=--accept %),$(RUNTIME)/bin/molmoact-edge run $(BUNDLE) --profile $(PROFILE) --task "$$TASK" $(if $(ACCEPT),--accept-$(ACCEPT)) $(if $(PORT),--port $(PORT)) $(if $(CALIBRATION),--calibration $(CALIBRATION)))
+	@$(if $(HOST),$(RUNTIME)/bin/molmoact-flash run "$(HOST)" $(SSH_PORT:%=--port %) --task "$$TASK" $(if $(PORT),--arm-port "$(PORT)") $(if $(CALIBRATION),--calibration "$(CALIBRATION)") $(if $(ACCEPT),--accept $(ACCEPT)),$(RUNTIME)/bin/molmoact-edge run "$(BUNDLE)" --profile "$(PROFILE)" --task "$$TASK" $(if $(ACCEPT),--accept-$(ACCEPT)) $(if $(PORT),--port "$(PORT)") $(if $(CALIBRATION),--calibration "$(CALIBRATION)"))
 
 scan: setup-runtime ## list ports and the servos on them (PORT=/dev/... for one)
 	@$(RUNTIME)/bin/molmoact-arm scan $(if $(PORT),--port $(PORT))

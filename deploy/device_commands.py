@@ -87,6 +87,7 @@ def status_lines(host: str, status: dict[str, Any]) -> list[str]:
         f"  installed  {', '.join(status['releases']) or 'none'}",
         f"  service    {service['kind']}, started anew {service['restarts']} times",
         f"  task       {'; '.join(status['settings']['tasks']) or 'none'}",
+        f"  accepts    {', '.join(status['settings']['accept']) or 'no bundle but a passed one'}",
     ]
     if status["trial"]:
         lines.insert(1, f"  on trial   {status['trial']['to']}, not confirmed yet")
@@ -113,12 +114,11 @@ def run_rollback(args: argparse.Namespace) -> None:
 def run_run(args: argparse.Namespace) -> None:
     """Store settings; FlashError when a calibration cannot be read."""
     settings: dict[str, Any] = {"tasks": [args.task] if args.task else []}
+    settings["accept"] = args.accept or []  # never left over from a task before
     if args.arm_port:
         settings["ports"] = args.arm_port
     if args.depth:
         settings["depth"] = args.depth
-    if args.accept:
-        settings["accept"] = args.accept
     if args.calibration:
         settings["calibrations"] = [_text(path) for path in args.calibration]
     with connector(args)() as link:

@@ -13,5 +13,9 @@ class DeviceRefusedError(FlashError):
     """The device said no; what ran there runs on."""
 
 
+class DeviceBusyError(DeviceRefusedError):
+    """Another session holds the device."""
+
+
 class ConnectionLostError(FlashError):
     """The conversation with a device ended in the middle."""

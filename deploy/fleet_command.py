@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
+import string
 import subprocess
 import sys
 import tempfile
@@ -24,6 +26,7 @@ from deploy.release_build import build_release
 
 NOT_TRIED = "not tried: stopped before it"
 _ANSIBLE = "ansible-playbook"
+_RANGE = re.compile(r"\[(?:([0-9]*):([0-9]+)|([A-Za-z]):([A-Za-z]))(?::([1-9][0-9]*))?\]")
 
 
 def add_fleet(commands: argparse._SubParsersAction) -> None:
@@ -101,9 +104,28 @@ def inventory_hosts(path: Path) -> list[str]:
 
 def _gather(group: Any, found: dict[str, None]) -> None:
     if isinstance(group, dict):
-        found.update(dict.fromkeys(group.get("hosts") or {}))
+        for pattern in group.get("hosts") or {}:
+            found.update(dict.fromkeys(_expanded(str(pattern))))
         for child in (group.get("children") or {}).values():
             _gather(child, found)
+
+
+def _expanded(pattern: str) -> list[str]:
+    """Return the devices that Ansible reads in `robot-[1:3]`, `robot-[01:10:3]` or `arm-[a:c]`."""
+    found = _RANGE.search(pattern)
+    if found is None:
+        return [pattern]
+    first, last, first_letter, last_letter, step = found.groups()
+    if first_letter:
+        letters = string.ascii_letters
+        chosen = letters[letters.index(first_letter) : letters.index(last_letter) + 1]
+        values = list(chosen[:: int(step or 1)])
+    else:
+        width = len(first) if first.startswith("0") else 0
+        numbers = range(int(first or 0), int(last) + 1, int(step or 1))
+        values = [str(number).zfill(width) for number in numbers]
+    before, behind = pattern[: found.start()], pattern[found.end() :]
+    return [host for value in values for host in _expanded(before + value + behind)]
 
 
 def _words(args: argparse.Namespace, scratch: Path) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deploy.device.layout import DEFAULT_ROOT
+from deploy.errors import FlashError
 from deploy.link import AgentLink, session_command, ssh_command
 
 
@@ -44,7 +45,13 @@ def add_ssh(command: argparse.ArgumentParser) -> None:
 def ssh_of(args: argparse.Namespace) -> list[str]:
     """Return the words that reach the device; what it is to do comes behind them as one text."""
     if args.via is not None:
-        return [*shlex.split(args.via), "/bin/sh", "-c"]
+        try:
+            words = shlex.split(args.via)
+        except ValueError as error:
+            raise FlashError(f"--via {args.via}: {error}") from error
+        if not words:
+            raise FlashError("--via is empty; give the words that reach the device")
+        return [*words, "/bin/sh", "-c"]
     return ssh_command(args.host, args.port, args.identity, tuple(args.ssh_option))
 
 

@@ -13,9 +13,10 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from deploy.device.durable import CHUNK_BYTES
+from deploy.device.errors import BusyError
 from deploy.device.layout import DEFAULT_ROOT
 from deploy.device.wire import PROTOCOL
-from deploy.errors import ConnectionLostError, DeviceRefusedError, FlashError
+from deploy.errors import ConnectionLostError, DeviceBusyError, DeviceRefusedError, FlashError
 
 Say = Callable[[str], None]
 # An agent that is root's is started by sudo, as provisioning allows; one's own needs no rights.
@@ -53,9 +54,13 @@ class AgentLink:
         """Start the agent with `command`; FlashError when it does not answer."""
         self._say = say
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the link)
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
-        )
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
+            )
+        except (OSError, ValueError) as error:
+            self._errors.close()
+            raise FlashError(f"cannot run {command[0]}: {error}") from error
         self.sent_bytes = 0  # of contents
         hello = self._result()
         if hello.get("protocol") != PROTOCOL:
@@ -131,7 +136,8 @@ class AgentLink:
             if "say" in answer:
                 self._say(f"  device: {answer['say']}")
             elif "error" in answer:
-                raise DeviceRefusedError(answer["error"]["text"])
+                busy = answer["error"].get("kind") == BusyError.kind
+                raise (DeviceBusyError if busy else DeviceRefusedError)(answer["error"]["text"])
             elif "done" in answer:
                 return answer["done"]
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from deploy.device.release_manifest import BUNDLE, WHEELS
+from deploy.device.release_manifest import AGENT, BUNDLE, WHEELS
 from deploy.release import Release, write_release
 from deploy.release_build import stated_release, system_parts, unpacked_size
 from deploy.robot_wheel import pack_wheel
@@ -60,8 +60,13 @@ def practice_release(
     python: str | None = None,
     machine: str | None = None,
     profile: str = PROFILE,
+    members: dict[str, bytes] | None = None,
+    agent: bytes | None = None,
 ) -> Release:
-    """Write release `number`; most of its bundle and one of its two wheels are in all of them."""
+    """Write release `number`; most of its bundle and one of its two wheels are in all of them.
+
+    `members` are put into the other wheel besides, and `agent` replaces the present one.
+    """
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
     parts: dict[str, bytes | Path] = {
         BUNDLE + "manifest.json": b'{"practice": %d}\n' % number,
@@ -78,6 +83,7 @@ def practice_release(
                 "edge/__init__.py": b"",
                 "edge/cli.py": _CHECK.format(behaviour=behaviour).encode(),
                 "edge/service.py": _SERVICE.format(behaviour=behaviour, number=number).encode(),
+                **(members or {}),
             },
         ),
     ]
@@ -97,4 +103,7 @@ def practice_release(
         needs=needs,
         sequence=FIRST_SEQUENCE + number,
     )
-    return write_release(folder, stated, parts | system_parts(), key)
+    parts |= system_parts()
+    if agent is not None:
+        parts[AGENT] = agent
+    return write_release(folder, stated, parts, key)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import yaml
 
+from deploy.device.release_manifest import is_release_path
 from deploy.errors import FlashError
 from edge.profile import Profile, load_profile
 
@@ -29,9 +31,7 @@ def profile_files(profile: str) -> tuple[str, dict[str, bytes], Profile]:
 
 
 def _collect(path: Path, folder: Path, files: dict[str, bytes]) -> None:
-    if not path.is_relative_to(folder):
-        raise FlashError(f"{path} lies outside {folder}; put the files of a profile in its folder")
-    name = f"{FOLDER}/{path.relative_to(folder)}"
+    name = _name_in_release(path, folder)
     if name in files:
         return
     content = path.read_bytes()
@@ -41,13 +41,26 @@ def _collect(path: Path, folder: Path, files: dict[str, bytes]) -> None:
         return
     calibration = stated.get(_CALIBRATION)
     if isinstance(calibration, str) and (path.parent / calibration).is_file():
-        files[f"{FOLDER}/{calibration}"] = (path.parent / calibration).read_bytes()
+        file = Path(os.path.normpath(path.parent / calibration))
+        files[_name_in_release(file, folder)] = file.read_bytes()
     for key in _REFERENCES:
         named = stated.get(key)
         if isinstance(named, str) and _is_path(named):
             if Path(named).is_absolute() or named.startswith("~"):
                 raise FlashError(f"{path}: {key} is '{named}'; a path beside the profile travels")
             _collect((path.parent / named).resolve(), folder, files)
+
+
+def _name_in_release(path: Path, folder: Path) -> str:
+    if not path.is_relative_to(folder):
+        raise FlashError(f"{path} lies outside {folder}; put the files of a profile in its folder")
+    name = f"{FOLDER}/{path.relative_to(folder)}"
+    if not is_release_path(name):
+        raise FlashError(
+            f"{path}: a release takes names of letters, digits and . _ + ! - only, that begin with "
+            "a letter, a digit or _, at most 4 folders deep; rename it"
+        )
+    return name
 
 
 def _is_path(name: str) -> bool:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from deploy.errors import ConnectionLostError
+from deploy.device.wire import IDLE_S
+from deploy.errors import ConnectionLostError, DeviceBusyError, FlashError
 from deploy.link import AgentLink
 from deploy.release import Release
 
@@ -16,6 +17,9 @@ Say = Callable[[str], None]
 Seen = Callable[[str], None]
 CONNECTION_TRIES = 4
 RETRY_S = 3.0
+# How long a lost connection is tried again: the device may not know of it yet, and lets a silent
+# session go after IDLE_S.
+RECONNECT_S = IDLE_S + 60.0
 
 # Phases of a push, in order; `on_phase` is told when one begins, RECEIVE with every content.
 OFFER, RECEIVE, INSTALL, ACTIVATE = "offer", "receive", "install", "activate"
@@ -58,15 +62,17 @@ def push_release(
     on_phase: Seen = lambda phase: None,
     sleep: Callable[[float], None] = time.sleep,
     tries: int = CONNECTION_TRIES,
+    clock: Callable[[], float] = time.monotonic,
 ) -> PushResult:
     """Push; a lost connection is taken up again, and sends nothing twice.
 
     Raises DeviceRefusedError when the device said no (it then runs what it ran before), and
     ConnectionLostError when it could not be reached again.
     """
-    started_s = time.monotonic()
-    sent_bytes = 0
-    for attempt in range(1, tries + 1):
+    started_s = until_s = clock()
+    sent_bytes = losses = 0
+    told = ""
+    while True:
         link = None
         try:
             with connect() as link:
@@ -77,16 +83,19 @@ def push_release(
                     signer=offer["signer"],
                     sent_bytes=sent_bytes + link.sent_bytes,
                     total_bytes=release.total_bytes,
-                    seconds=time.monotonic() - started_s,
+                    seconds=clock() - started_s,
                     health=health,
                 )
-        except ConnectionLostError as error:
-            if link is None or attempt == tries:
+        except (ConnectionLostError, DeviceBusyError) as error:
+            if link is not None and isinstance(error, ConnectionLostError):
+                losses, until_s = losses + 1, clock() + RECONNECT_S
+                sent_bytes += link.sent_bytes
+            if losses in (0, tries) or clock() >= until_s:
                 raise
-            sent_bytes += link.sent_bytes
-            say(f"{error}; connecting again ({attempt} of {tries - 1})")
+            if str(error) != told:
+                told = str(error)
+                say(f"{told}; connecting again ({losses} of {tries - 1})")
             sleep(RETRY_S)
-    raise AssertionError("the last attempt returns or raises")
 
 
 def _converse(
@@ -110,7 +119,12 @@ def _converse(
     )
     for entry in missing:
         on_phase(RECEIVE)
-        with release.object_path(entry["sha256"]).open("rb") as source:
+        path = release.object_path(entry["sha256"])
+        try:
+            source = path.open("rb")
+        except OSError as error:
+            raise FlashError(f"{path}: {error.strerror}; build the release again") from error
+        with source:
             link.send_object(entry["sha256"], entry["have"], source)
     say("installing")
     on_phase(INSTALL)

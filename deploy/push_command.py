@@ -49,13 +49,13 @@ def add_push(commands: argparse._SubParsersAction) -> None:
 def run_push(args: argparse.Namespace) -> None:
     """Push; FlashError says why not."""
     given = bool(args.release)
-    if given == (args.bundle is not None or args.profile is not None):
-        raise FlashError("give either --release, or --bundle and --profile")
-    if not given and (args.bundle is None or args.profile is None):
-        raise FlashError("--bundle and --profile belong together; give both")
-    connect = connector(args)
     wishes = PushWishes(args.older, args.change_profile, args.settle_s)
     with reported(args), tempfile.TemporaryDirectory(prefix="molmoact-release-") as scratch:
+        if given == (args.bundle is not None or args.profile is not None):
+            raise FlashError("give either --release, or --bundle and --profile")
+        if not given and (args.bundle is None or args.profile is None):
+            raise FlashError("--bundle and --profile belong together; give both")
+        connect = connector(args)
         facts = _facts(connect, args.host)
         if given:
             release = fitting([open_release(folder) for folder in args.release], facts)

@@ -18,13 +18,20 @@ import onnxruntime
 from edge.board_state import BoardReader
 from edge.errors import EdgeError
 from edge.normalization import choose_tag
+from edge.onnx_session import EngineSettings, session_options
 from edge.policy import Policy
 from edge.profile import Profile, load_profile
 from edge.report import machine_name
 
 TASK = "pick up the red cube"
+CUDA = "CUDAExecutionProvider"
 _SEED = 1
 _KIB = 1024
+# y = x + x as an ONNX graph.
+_SUM = (
+    b'\x08\x08:5\n\x0e\n\x01x\n\x01x\x12\x01y"\x03Add\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12'
+    b"\x04\n\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
+)
 
 
 class HealthError(EdgeError):
@@ -77,12 +84,30 @@ def check_health(bundle: Path, profile: Profile, root: Path = Path("/")) -> dict
         "module": module,
         "profile": profile.name,
         "onnxruntime": onnxruntime.__version__,
-        "providers": onnxruntime.get_available_providers(),
+        "providers": _providers(),
         "open_s": round(opened_s - started_s, 3),
         "act_s": round(done_s - opened_s, 3),
         "stages_s": {name: round(seconds, 4) for name, seconds in result.stages.items()},
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _KIB, 1),
     }
+
+
+def _providers() -> list[str]:
+    """Return what onnxruntime computes with; CUDA only where a sum was computed with it.
+
+    A build lists CUDA whether or not this machine's CUDA can be loaded.
+    """
+    listed = onnxruntime.get_available_providers()
+    if CUDA not in listed:
+        return listed
+    others = [name for name in listed if name != CUDA]
+    options = session_options(EngineSettings())
+    try:
+        session = onnxruntime.InferenceSession(_SUM, options, [CUDA, "CPUExecutionProvider"])
+        session.run(None, {"x": np.ones(1, np.float32)})
+    except Exception:  # noqa: BLE001  (onnxruntime raises several unrelated kinds)
+        return others
+    return listed if CUDA in session.get_providers() else others
 
 
 def _check_board(profile: Profile, root: Path) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -76,6 +77,42 @@ def test_make_hands_a_task_over_as_it_was_typed(tmp_path):
     assert arguments[-2:] == ["--calibration", "arm.json"]
 
 
+NAMES = {
+    "HOST": "user@jetson",
+    "BUNDLE": "my bundle",
+    "PROFILE": "my robots/arm.yaml",
+    "SIGN": "my keys/release key",
+    "KEY": "my keys/release key.pub",
+    "WHEEL": "my wheels/w.whl",
+    "CALIBRATION": "my arm.json",
+    "OUT": "my figures",
+    "EPISODES": "my data",
+}
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize(
+    ("target", "named"),
+    [
+        ("flash", ("HOST", "BUNDLE", "PROFILE", "SIGN", "WHEEL")),
+        ("provision", ("HOST", "KEY")),
+        ("run", ("HOST", "CALIBRATION")),
+        ("gate", ("BUNDLE", "EPISODES")),
+        ("bench", ("BUNDLE", "PROFILE")),
+        ("profile", ("BUNDLE", "PROFILE", "OUT", "CALIBRATION")),
+    ],
+)
+def test_make_hands_names_with_spaces_over_whole(target, named):
+    variables = [f"{name}={value}" for name, value in NAMES.items()]
+    result = subprocess.run(
+        ["make", "--dry-run", target, *variables],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    words = shlex.split(result.stdout.splitlines()[-1])
+    for name in named:
+        assert NAMES[name] in words
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 @pytest.mark.parametrize(
     ("episodes", "environment"), [("sim", ".venv-runtime"), ("data/mine", ".venv")]
@@ -85,7 +122,7 @@ def test_make_gate_takes_the_environment_that_can_read_the_episodes(episodes, en
         ["make", "--dry-run", "gate", f"EPISODES={episodes}", "BUNDLE=small", "TRIALS=9"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    command = result.stdout.splitlines()[-1].split()
+    command = shlex.split(result.stdout.splitlines()[-1])
     assert command[:3] == [f"{environment}/bin/molmoact-quantize", "gate", "small"]
     assert command[command.index("--episodes") + 1] == episodes
     assert command[command.index("--trials") + 1] == "9"

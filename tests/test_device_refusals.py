@@ -10,11 +10,12 @@ import pytest
 from deploy.device import facts as facts_module
 from deploy.device.errors import DeviceError, RefusedError
 from deploy.device.facts import check_clock, check_device, device_facts
-from deploy.device.layout import Config, Layout
+from deploy.device.layout import Config, Layout, read_config
 from deploy.device.objects import missing_objects
 from deploy.device.offer import consider
 from deploy.device.provisioning import allowed_keys, provision
 from deploy.device.settings import read_settings, store_settings
+from deploy.device.signature import read_allowed_keys
 from deploy.device.state import State, read_state, write_state
 from deploy.practice_release import make_key, practice_release
 
@@ -155,6 +156,21 @@ def test_settings_are_kept_and_wrong_ones_refused(layout):
     for wrong in ({"tasks": "x"}, {"depth": "deep"}, {"accept": ["all"]}, {"calibrations": ["{"]}):
         with pytest.raises(RefusedError):
             store_settings(layout, wrong)
+
+
+def test_refused_settings_change_no_calibration(layout):
+    store_settings(layout, {"calibrations": ['{"gripper": {}}']})
+    with pytest.raises(RefusedError, match="calibration 2"):
+        store_settings(layout, {"calibrations": ['{"elbow": {}}', "{"]})
+    assert (layout.root / "calibration-0.json").read_text() == '{"gripper": {}}'
+    assert read_settings(layout)["calibrations"] == 1
+
+
+def test_a_python_that_is_none_is_refused_though_others_are_there(layout):
+    keys = read_allowed_keys(layout.keys)
+    with pytest.raises(DeviceError, match=r"/opt/nowhere/python3\.10 is no Python"):
+        provision(layout, keys, layout.agent, None, None, "/opt/nowhere/python3.10", False, print)
+    assert read_config(layout).python is None
 
 
 def test_provisioning_again_changes_keys_and_keeps_state(layout, key, tmp_path):

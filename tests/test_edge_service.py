@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from edge import cli
@@ -161,6 +162,16 @@ def test_check_prints_one_line_with_a_real_inference(bundles, capsys):
     assert answer["ok"] is True
     assert answer["kind"] == "measured"
     assert set(answer["stages_s"]) == {"preprocess", "vision", "prefill", "depth", "expert"}
+    assert "CPUExecutionProvider" in answer["providers"]
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider 'CUDA")
+def test_check_counts_cuda_only_where_it_computes(bundles, monkeypatch):
+    """A build lists CUDA where its libraries are missing, too; this one has none to load."""
+    listed = [*onnxruntime.get_available_providers(), "CUDAExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: listed)
+    answer = check_health(bundles(), load_profile("so101"))
+    assert "CUDAExecutionProvider" not in answer["providers"]
     assert "CPUExecutionProvider" in answer["providers"]
 
 

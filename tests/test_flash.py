@@ -7,20 +7,24 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
+from pathlib import Path
 
 import pytest
+from flash_rig import SOON, assert_runs, installed, push, release_maker, status_of, wait_for
 
+from deploy import cli
+from deploy.agent_archive import agent_archive
 from deploy.device.layout import Layout
+from deploy.device.settings import read_settings
 from deploy.device.state import read_state
+from deploy.device.supervisor import WATCHDOG_S
 from deploy.errors import ConnectionLostError, DeviceRefusedError, FlashError
 from deploy.practice_device import PracticeDevice
 from deploy.practice_release import CRASHING, SICK, make_key, practice_release
-from deploy.push import ACTIVATE, RECEIVE, PushWishes, push_release
+from deploy.push import ACTIVATE, RECEIVE, push_release
+from edge.service_notify import ServiceNotifier
 
 pytestmark = pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="no ssh-keygen here")
-SOON = PushWishes(settle_s=0.2, start_s=10.0)
 
 
 @pytest.fixture(scope="module")
@@ -30,18 +34,7 @@ def key(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def release(key, tmp_path_factory):
-    """Give `release(number, behaviour)`, each made once."""
-    made = {}
-    folder = tmp_path_factory.mktemp("releases")
-
-    def make(number, behaviour="healthy"):
-        if (number, behaviour) not in made:
-            made[number, behaviour] = practice_release(
-                folder / f"{number}{behaviour}", number, key, behaviour, bundle_kib=64
-            )
-        return made[number, behaviour]
-
-    return make
+    return release_maker(key, tmp_path_factory.mktemp("releases"))
 
 
 @pytest.fixture
@@ -49,25 +42,6 @@ def device(key, tmp_path):
     device = PracticeDevice(tmp_path / "device", [key])
     yield device
     device.close()
-
-
-def push(device, release, **other):
-    return push_release(device.connect, release, SOON, lambda line: None, **other)
-
-
-def status_of(device):
-    with device.connect() as link:
-        return link.ask("status")
-
-
-def assert_runs(device, release):
-    """One release runs, the link names it, and the device says so."""
-    expected = release.manifest.id
-    status = status_of(device)
-    assert device.running() == {"link": expected, "process": expected, "state": "running"}
-    assert (status["current"], status["confirmed"]) == (expected, expected)
-    assert status["trial"] is None
-    assert status["service"]["release"] == expected
 
 
 def test_flash_update_and_back(device, release):
@@ -148,6 +122,14 @@ def test_a_lost_connection_is_taken_up_where_it_was(device, release):
     assert_runs(device, release(1))
 
 
+def test_a_release_folder_that_lacks_a_content_is_one_line(device, key, tmp_path):
+    made = practice_release(tmp_path / "r", 1, key, bundle_kib=4)
+    for path in (made.folder / "objects").iterdir():
+        path.unlink()
+    with pytest.raises(FlashError, match="No such file or directory; build the release again"):
+        push(device, made)
+
+
 def test_a_half_sent_content_goes_on_where_it_stopped(device, release):
     biggest = max(release(1).manifest.files, key=lambda file: file.size)
     part = device.root / "incoming" / f"{biggest.sha256}.part"
@@ -182,9 +164,72 @@ def test_prune_keeps_what_may_be_gone_back_to(device, release):
     assert_runs(device, release(2))
 
 
+def test_nothing_of_a_wheel_runs_while_it_is_installed(device, key, tmp_path):
+    trace = tmp_path / "trace"
+    line = f"import pathlib; pathlib.Path({str(trace)!r}).touch()\n".encode()
+    made = practice_release(tmp_path / "r", 1, key, bundle_kib=4, members={"a.pth": line})
+    layout = installed(device, made)
+    assert not trace.exists()
+    env = layout.release(made.manifest.id) / "env"
+    assert list(env.rglob("edge/__pycache__/service.*.pyc"))
+    subprocess.run([str(env / "bin" / "python"), "-c", ""], check=True)
+    assert trace.exists()  # it would have
+
+
+def test_what_lies_in_the_services_home_shadows_nothing(device, release):
+    for name in ("edge/__init__.py", "edge/cli.py", "edge/service.py", "json.py"):
+        path = device.root / "home" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("raise SystemExit('not from the release')\n")
+    push(device, release(1))
+    assert_runs(device, release(1))
+
+
+def test_an_agent_is_taken_from_the_newest_release_and_only_if_it_works(device, key, tmp_path):
+    shipped = agent_archive()
+    other = b"#!/usr/bin/python3 -I\n" + shipped.partition(b"\n")[2]
+    agents = {1: shipped, 2: other, 3: b"an agent that does not start\n"}
+    made = {
+        number: practice_release(tmp_path / str(number), number, key, bundle_kib=4, agent=agent)
+        for number, agent in agents.items()
+    }
+    push(device, made[1])
+    push(device, made[2])
+    agent = device.root / "agent.pyz"
+    assert agent.read_bytes() == other
+    with device.connect() as link:
+        link.ask("rollback", settle_s=0.2)
+    assert agent.read_bytes() == other  # going back brings no older agent
+    said = []
+    push_release(lambda: device.connect(said.append), made[3], SOON, said.append)
+    assert agent.read_bytes() == other
+    assert any("the agent stays as it is" in line for line in said)
+    assert_runs(device, made[3])
+
+
+def test_what_was_accepted_for_a_task_is_seen_and_ends_with_it(device, capsys):
+    words = ["h", "--via", "env", "--root", str(device.root)]
+    layout = Layout(device.root)
+
+    def accepted():
+        capsys.readouterr()
+        assert cli.main(["status", *words]) == 0
+        return next(line for line in capsys.readouterr().out.splitlines() if "accepts" in line)
+
+    assert cli.main(["run", *words, "--task", "lift", "--accept", "unjudged"]) == 0
+    assert read_settings(layout)["accept"] == ["unjudged"]
+    assert accepted().split() == ["accepts", "unjudged"]
+    assert cli.main(["run", *words, "--task", "put it down"]) == 0
+    assert read_settings(layout)["accept"] == []
+    assert "unjudged" not in accepted()
+
+
 def test_a_crashed_service_is_started_again_and_a_silent_host_does_not_matter(device, release):
     push(device, release(1))
     before = status_of(device)["service"]["pid"]
+    environment = Path(f"/proc/{before}/environ").read_text().split("\0")
+    told = dict(entry.split("=", 1) for entry in environment if entry)
+    assert ServiceNotifier({**told, "NOTIFY_SOCKET": ""}).period_s == WATCHDOG_S / 4
     os.kill(before, signal.SIGKILL)
     wait_for(lambda: status_of(device)["service"]["restarts"] == 1)
     wait_for(lambda: device.running()["state"] == "running")
@@ -228,11 +273,3 @@ def test_the_agent_needs_nothing_newer_than_python_3_8(device):
         check=True,
     )
     assert run.stdout == "runs: nothing (stopped)\ncurrent: none\n"
-
-
-def wait_for(condition, seconds=20.0):
-    """Processes end when they end; a condition that never comes is a failure."""
-    deadline_s = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline_s, "it did not come to that"
-        threading.Event().wait(0.05)

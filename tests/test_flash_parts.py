@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import configparser
 import errno
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -20,6 +24,7 @@ from deploy.errors import FlashError
 from deploy.fleet_command import _batches, inventory_hosts
 from deploy.profile_files import profile_files
 from deploy.push_command import best_python, fitting
+from deploy.result_file import reported, write_result
 from edge.config_section import ProfileError
 from edge.profile import load_profile
 
@@ -44,6 +49,19 @@ def test_unit_and_supervisor_follow_the_same_rules(unit):
 
 def test_the_watchdog_process_of_the_arm_outlives_the_service(unit):
     assert unit["Service"]["KillMode"] == "process"
+
+
+def test_a_guard_that_fails_keeps_no_release_from_starting(unit):
+    prefixes, _, command = unit["Service"]["ExecStartPre"].partition("/")
+    assert set(prefixes) == {"-", "+"}
+    assert command.endswith("agent.pyz guard")
+
+
+def test_the_service_may_use_every_kind_of_gpu_device_of_a_jetson():
+    """nvmap is a misc device: the pattern for character devices of NVIDIA's does not match it."""
+    text = (SYSTEM / "molmoact-edge.service").read_text()
+    allowed = set(re.findall(r"^DeviceAllow=(\S+) rw$", text, re.MULTILINE))
+    assert {"char-nv*", "/dev/nvmap", "char-drm"} <= allowed
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze here")
@@ -106,6 +124,23 @@ def test_a_profile_with_files_elsewhere_is_refused(tmp_path):
         profile_files(str(path))
 
 
+@pytest.mark.parametrize(
+    ("name", "calibration", "says"),
+    [
+        ("my arm.yaml", "arm.json", r"my arm\.yaml: a release takes names of letters.*rename it"),
+        ("mine.yaml", "my arm.json", r"my arm\.json: a release takes names of letters.*rename it"),
+        ("mine.yaml", "../arm.json", "put the files of a profile in its folder"),
+    ],
+)
+def test_a_profile_whose_files_cannot_travel_says_what_to_do(tmp_path, name, calibration, says):
+    (tmp_path / "robots").mkdir()
+    path = tmp_path / "robots" / name
+    path.write_text(f"name: mine\nbased_on: so101\ncalibration: {calibration}\n")
+    (path.parent / calibration).write_text("{}")
+    with pytest.raises(FlashError, match=says):
+        profile_files(str(path))
+
+
 def test_a_board_that_cannot_be_used_is_refused_before_anything_is_built():
     with pytest.raises(ProfileError, match="refused"):
         profile_files("orin_nano_4gb")
@@ -140,6 +175,23 @@ def test_the_devices_of_an_inventory_are_found_in_its_order(tmp_path):
         inventory_hosts(path)
 
 
+def test_a_range_of_devices_is_what_ansible_reads_in_it(tmp_path):
+    ranges = {
+        "robot-[1:3]": ["robot-1", "robot-2", "robot-3"],
+        "robot-[08:12:2].lan": ["robot-08.lan", "robot-10.lan", "robot-12.lan"],
+        "[a:b][1:2]": ["a1", "a2", "b1", "b2"],
+        "10.0.0.7": ["10.0.0.7"],
+    }
+    hosts = [host for expanded in ranges.values() for host in expanded]
+    path = tmp_path / "inventory.yaml"
+    path.write_text(json.dumps({"all": {"hosts": {key: {} for key in ranges}}}))
+    assert inventory_hosts(path) == hosts
+    if find_spec("ansible"):
+        words = [sys.executable, "-m", "ansible.cli.inventory", "-i", str(path), "--list"]
+        listed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        assert json.loads(listed)["ungrouped"]["hosts"] == hosts
+
+
 def test_batches_are_numbers_or_shares():
     assert _batches("1,25%") == [1, "25%"]
     with pytest.raises(FlashError, match="--batches"):
@@ -153,6 +205,10 @@ def test_batches_are_numbers_or_shares():
         (["push", "h", "--bundle", "b"], "belong together"),
         (["push", "h", "--release", "r", "--bundle", "b", "--profile", "p"], "give either"),
         (["push", "h", "--root", "r", "--release", "/nowhere"], "no connection|no release"),
+        (["status", "h", "--via", "no-such-program"], "cannot run no-such-program: .*No such file"),
+        (["status", "h", "--via", "docker 'exec"], "--via docker 'exec: No closing quotation"),
+        (["status", "h", "--via", ""], "--via is empty"),
+        (["provision", "h", "--via", "a 'b", "--key", "k.pub"], "No closing quotation"),
     ],
 )
 def test_wrong_words_are_one_line(words, says, capsys):
@@ -160,6 +216,37 @@ def test_wrong_words_are_one_line(words, says, capsys):
     said = capsys.readouterr().err
     assert said.startswith("molmoact-flash: error: ")
     assert re.search(says, said)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["push", "h", "--release", "r", "--via", "no-such-program"],
+        ["push", "h", "--release", "r", "--via", "a 'b"],
+        ["push", "h", "--bundle", "b"],
+        ["rollback", "h", "--via", "no-such-program"],
+    ],
+)
+def test_a_failure_of_any_kind_is_in_the_result(words, tmp_path, capsys):
+    result = tmp_path / "result.json"
+    assert cli.main([*words, "--result", str(result)]) == 2
+    error = json.loads(result.read_text())["error"]
+    assert capsys.readouterr().err == f"molmoact-flash: error: {error}\n"
+
+
+def test_a_result_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    args = argparse.Namespace(host="h", result=tmp_path / "nowhere" / "result.json")
+    with pytest.raises(FlashError, match=r"result\.json: cannot be written: No such file"):
+        write_result(args, {})
+    with pytest.raises(FlashError, match="what came before"), reported(args):
+        raise FlashError("what came before")
+
+
+def test_an_error_of_the_system_is_one_line_and_in_the_result(tmp_path):
+    args = argparse.Namespace(host="h", result=tmp_path / "result.json")
+    with pytest.raises(FlashError, match="No such file"), reported(args):
+        (tmp_path / "absent").read_text()
+    assert "No such file" in json.loads(args.result.read_text())["error"]
 
 
 @pytest.mark.parametrize(

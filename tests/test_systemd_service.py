@@ -8,6 +8,8 @@ import pytest
 
 from deploy.device import service as service_module
 from deploy.device.errors import DeviceError
+from deploy.device.guard import guard
+from deploy.device.layout import Layout
 from deploy.device.service import (
     FAILED,
     RUNNING,
@@ -16,6 +18,7 @@ from deploy.device.service import (
     release_of_process,
     watch,
 )
+from deploy.device.state import State, read_state, write_state
 
 STAND_IN = """#!/bin/sh
 echo "$(basename "$0") $*" >> {calls}
@@ -55,18 +58,65 @@ def release_in(folder, unit="unit 1", rules="rules 1"):
     return folder
 
 
-def test_a_releases_unit_and_rule_are_installed_where_they_differ(systemd, tmp_path):
+TOLD = [
+    "systemctl daemon-reload",
+    "systemctl enable molmoact-edge.service",
+    "udevadm control --reload-rules",
+    "udevadm trigger --subsystem-match=tty",
+]
+
+
+def test_a_releases_unit_and_rule_are_installed_and_told(systemd, tmp_path):
     service, heard, _ = systemd
     service.adopt(release_in(tmp_path / "r1"))
     assert (tmp_path / "system" / "molmoact-edge.service").read_text() == "unit 1"
-    first = heard()
-    assert "systemctl daemon-reload" in first
-    assert "systemctl enable molmoact-edge.service" in first
-    assert "udevadm control --reload-rules" in first
-    service.adopt(release_in(tmp_path / "r2"))
-    assert heard() == []
-    service.adopt(release_in(tmp_path / "r3", unit="unit 2"))
-    assert heard() == ["systemctl daemon-reload", "systemctl enable molmoact-edge.service"]
+    assert (tmp_path / "60-molmoact-arm.rules").read_text() == "rules 1"
+    assert heard() == TOLD
+
+
+def test_files_whose_writer_died_before_telling_are_told_the_next_time(systemd, tmp_path):
+    service, heard, _ = systemd
+    release = release_in(tmp_path / "r1")
+    for name, folder in service_module._SYSTEM_FOLDERS.items():
+        (folder / name).write_bytes((release / "system" / name).read_bytes())
+    service.adopt(release)
+    assert heard() == TOLD
+
+
+@pytest.fixture
+def on_trial(systemd, tmp_path):
+    """Give a device whose session died after it had put the new release's unit in place."""
+    layout = Layout(tmp_path / "root")
+    layout.releases.mkdir(parents=True)
+    release_in(layout.release("1-old"))
+    service, heard, _ = systemd
+    service.adopt(release_in(layout.release("2-new"), unit="unit 2", rules="rules 2"))
+    heard()
+    layout.current.symlink_to("releases/2-new")
+    write_state(layout, State({"confirmed": "1-old", "trial": {"from": "1-old", "to": "2-new"}}))
+    return layout
+
+
+def test_the_old_release_comes_back_with_its_unit(systemd, on_trial, tmp_path):
+    service, heard, _ = systemd
+    assert guard(on_trial, service) == "2-new had not proved itself; back to 1-old"
+    assert on_trial.current_id() == "1-old"
+    assert (tmp_path / "system" / "molmoact-edge.service").read_text() == "unit 1"
+    assert (tmp_path / "60-molmoact-arm.rules").read_text() == "rules 1"
+    assert heard() == TOLD
+    assert read_state(on_trial).trial is None
+
+
+def test_a_trial_is_not_over_before_the_old_unit_is_back(systemd, on_trial, tmp_path):
+    service, _, _ = systemd
+    unit = tmp_path / "system" / "molmoact-edge.service"
+    unit.with_name(f".{unit.name}.new").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        guard(on_trial, service)
+    assert read_state(on_trial).trial == {"from": "1-old", "to": "2-new"}
+    unit.with_name(f".{unit.name}.new").rmdir()
+    guard(on_trial, service)
+    assert unit.read_text() == "unit 1"
 
 
 def test_a_new_start_forgets_what_failed_before(systemd):

@@ -42,7 +42,8 @@ def main(argv: list | None = None) -> int:
         elif args.verb == "supervise":
             return Supervisor(layout, read_config(layout)).run()
         elif args.verb == "guard":
-            print(guard(layout) or "nothing to undo")
+            service = service_of(layout, read_config(layout))
+            print(guard(layout, service) or "nothing to undo")
         else:
             _status(layout)
     except (DeviceError, OSError) as error:

@@ -6,10 +6,12 @@ import contextlib
 import fcntl
 import os
 import time
-from typing import Iterator, TextIO
+from pathlib import Path
+from typing import Iterator
 
 from deploy.device.errors import BusyError
 from deploy.device.layout import Layout
+from deploy.device.service import Service
 from deploy.device.tidying import recover
 
 GUARD_S = 2.0  # a service that starts holds the device for less
@@ -18,37 +20,48 @@ GUARD_S = 2.0  # a service that starts holds the device for less
 @contextlib.contextmanager
 def locked(layout: Layout, what: str, wait_s: float = GUARD_S) -> Iterator[None]:
     """Hold the device; BusyError says who has it. The kernel lets go when this process ends."""
-    with open(str(layout.lock), "a+") as file:
-        if not _lock(file, wait_s):
-            file.seek(0)
-            holder = file.read().strip() or "it does not say which"
+    descriptor = open_lock(layout.lock)
+    try:
+        if not _lock(descriptor, wait_s):
+            holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
             raise BusyError(
-                f"another session has this device ({holder}); wait for it, then try again"
+                f"another session has this device ({holder or 'it does not say which'}); "
+                "wait for it, then try again"
             )
-        file.truncate(0)
         since = time.strftime("%H:%M:%S UTC", time.gmtime())
-        file.write(f"{what}, process {os.getpid()}, since {since}")
-        file.flush()
+        holder = f"{what}, process {os.getpid()}, since {since}"
+        with contextlib.suppress(OSError):  # on a full disk it stays without a name
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, holder.encode("utf-8"), 0)
         yield
+    finally:
+        os.close(descriptor)
 
 
-def guard(layout: Layout) -> str | None:
+def open_lock(path: Path) -> int:
+    """Open a file to be locked, for its owner alone: who can read a file can lock it."""
+    descriptor = os.open(str(path), os.O_RDWR | os.O_CREAT, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return descriptor
+
+
+def guard(layout: Layout, service: Service) -> str | None:
     """Before the service starts: go back from a trial whose session died; returns what was undone.
 
     While a session lives the trial is its own affair.
     """
     try:
         with locked(layout, "guard", wait_s=0.0):
-            return recover(layout)
+            return recover(layout, service, restart=False)
     except BusyError:
         return None
 
 
-def _lock(file: TextIO, wait_s: float) -> bool:
+def _lock(descriptor: int, wait_s: float) -> bool:
     deadline_s = time.monotonic() + wait_s
     while True:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             if time.monotonic() >= deadline_s:
                 return False

@@ -50,6 +50,8 @@ def check_health(layout: Layout, config: Config, manifest: ReleaseManifest) -> d
         )
     except subprocess.TimeoutExpired:
         raise DeviceError(f"health check: no answer within {CHECK_S:g} s") from None
+    except (OSError, subprocess.SubprocessError) as error:  # no memory for a process, say
+        raise DeviceError(f"health check: it cannot be started ({error})") from None
     if done.returncode != 0:
         raise DeviceError(f"health check failed: {_reason(done)}")
     try:
@@ -60,7 +62,8 @@ def check_health(layout: Layout, config: Config, manifest: ReleaseManifest) -> d
     if not isinstance(answer, dict) or (wanted and wanted not in answer.get("providers", [])):
         raise DeviceError(
             f"health check: onnxruntime has no {wanted} here; it is a CPU-only build, or CUDA is "
-            "missing; build the release with --wheel and NVIDIA's onnxruntime-gpu for this JetPack"
+            "not the one it is for; build the release with --wheel and NVIDIA's onnxruntime-gpu "
+            "for this JetPack"
         )
     return answer
 

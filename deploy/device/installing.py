@@ -31,11 +31,11 @@ _COMMANDS = {
     "molmoact-arm": "firmware_bridge.cli",
     "molmoact-edge-service": "edge.service",
 }
-# -s: nothing from a home folder. What JetPack installs for all users (TensorRT, jetson-stats) is
-# seen, behind what the release brings.
+# -I: nothing from a home folder, nor from the one it starts in, where the service may write. What
+# JetPack installs for all users (TensorRT, jetson-stats) is seen, behind what the release brings.
 _WRAPPER = """#!/bin/sh
 here=$(dirname "$(readlink -f "$0")")
-exec "$here/../env/bin/python" -s -m %s "$@"
+exec "$here/../env/bin/python" -I -B -m %s "$@"
 """
 _PYVENV = "home = %s\ninclude-system-site-packages = true\nversion = %s\n"
 _COMPILE_S = 900.0
@@ -45,12 +45,24 @@ _TESTS = r"/tests?/"  # half of numpy, and never imported
 def install_release(
     layout: Layout, config: Config, manifest: ReleaseManifest, signature: bytes
 ) -> Path:
-    """Install a release whose objects are all there; returns its folder, done before or now."""
+    """Install a release whose objects are all there; returns its folder, done before or now.
+
+    One that is there and damaged is replaced, unless it runs.
+    """
     target = layout.release(manifest.id)
     if target.exists():
-        if installed_manifest(layout, manifest.id).sha256 == manifest.sha256:
-            return target
-        raise RefusedError(f"another release is called {target} here; build with another name")
+        try:
+            there = installed_manifest(layout, manifest.id)
+        except DeviceError:
+            if layout.current_id() == manifest.id:
+                raise DeviceError(
+                    f"{manifest.id} is damaged and runs; build the release again, then push that"
+                ) from None
+            remove_tree(target)
+        else:
+            if there.sha256 == manifest.sha256:
+                return target
+            raise RefusedError(f"another release is called {target} here; build with another name")
     python = interpreter(config, manifest.python)
     unfinished = layout.releases / (UNFINISHED + manifest.id)
     if unfinished.exists():
@@ -85,7 +97,11 @@ def installed_manifest(layout: Layout, release_id: str) -> ReleaseManifest:
         manifest = ReleaseManifest((folder / MANIFEST).read_bytes())
     except (OSError, ValueError):
         raise DeviceError(f"release {release_id} is not installed here") from None
-    if stated.get("manifest_sha256") != manifest.sha256 or manifest.id != release_id:
+    if (
+        not isinstance(stated, dict)
+        or stated.get("manifest_sha256") != manifest.sha256
+        or manifest.id != release_id
+    ):
         raise DeviceError(f"release {release_id} is damaged; push it again")
     return manifest
 
@@ -142,8 +158,11 @@ def _assemble(layout: Layout, manifest: ReleaseManifest, folder: Path, python: s
 
 
 def _compile(python: Path, site_packages: Path) -> None:
-    """Compile to byte code now: the service cannot write there."""
-    command = [str(python), "-I", "-m", "compileall", "-q", "-j", "1", "-x", _TESTS]
+    """Compile to byte code now: the service cannot write there.
+
+    Without `site` (-S), which would run the .pth files of the wheels, as root.
+    """
+    command = [str(python), "-I", "-S", "-m", "compileall", "-q", "-j", "1", "-x", _TESTS]
     try:
         subprocess.run(
             [*command, str(site_packages)],

@@ -50,7 +50,7 @@ def provision(
     if python is None and layout.config.exists():
         python = read_config(layout).python
     config = Config(_service_kind(as_robot), user, python)
-    if python and not interpreters(config):
+    if python and python not in interpreters(config).values():
         raise DeviceError(f"{python} is no Python from 3.10 to 3.13")
     write_whole(layout.config, json.dumps(config.as_json()).encode("utf-8"))
     _write_keys(layout, keys)

@@ -99,6 +99,11 @@ class ReleaseManifest:
         return {file.sha256: file.size for file in self.files}
 
 
+def is_release_path(path: str) -> bool:
+    """Say whether a file of a release may be called so."""
+    return _PATH.match(path) is not None
+
+
 def _parsed(content: bytes) -> dict:
     if len(content) > MOST_MANIFEST_BYTES:
         raise RefusedError(f"release manifest: more than {MOST_MANIFEST_BYTES} bytes")
@@ -120,7 +125,7 @@ def _files(stated: object) -> list:
             raise RefusedError("release manifest: a file is not an object")
         path, sha256 = _text(entry, "path"), _text(entry, "sha256")
         size, mode = _whole(entry, "size", 0, 1 << 44), _whole(entry, "mode", 0, 0o777)
-        if not _PATH.match(path) or path in files:
+        if not is_release_path(path) or path in files:
             raise RefusedError(f"release manifest: path {path!r} is doubled or leads elsewhere")
         if not _DIGEST.match(sha256) or sizes.setdefault(sha256, size) != size:
             raise RefusedError(f"release manifest: {path} has a wrong digest or size")

@@ -55,18 +55,18 @@ class SystemdService:
     """molmoact-edge.service."""
 
     def adopt(self, release: Path) -> None:
-        """Install a release's unit and udev rule where they differ from those installed."""
-        changed = []
+        """Install a release's unit and udev rule, and tell systemd and udev.
+
+        They are told where nothing differs, too: who wrote the files may not have come so far.
+        """
         for name, folder in _SYSTEM_FOLDERS.items():
             content = (release / "system" / name).read_bytes()
             target = folder / name
             if not target.exists() or target.read_bytes() != content:
                 write_whole(target, content)
-                changed.append(name)
-        if SERVICE in changed:
-            _command("systemctl", "daemon-reload")
-            _command("systemctl", "enable", SERVICE)
-        if UDEV_RULES in changed and shutil.which("udevadm"):
+        _command("systemctl", "daemon-reload")
+        _command("systemctl", "enable", SERVICE)
+        if shutil.which("udevadm"):
             _command("udevadm", "control", "--reload-rules")
             _command("udevadm", "trigger", "--subsystem-match=tty")
 

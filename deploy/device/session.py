@@ -93,16 +93,9 @@ class Session:
             return
         self._stack.enter_context(locked(self._layout, verb))
         self._holds = True
-        undone = recover(self._layout)
+        undone = recover(self._layout, self._service, restart=True)
         if undone is not None:
             self._wire.say(undone)
-            self._start_or_stop()
-
-    def _start_or_stop(self) -> None:
-        if self._layout.current_id() is None:
-            self._service.stop()
-        else:
-            self._service.restart()
 
     def _facts(self, request: dict) -> dict:
         return device_facts(self._layout, self._config)

@@ -24,10 +24,12 @@ def store_settings(layout: Layout, request: dict) -> dict:
     for key, check in _CHECKS.items():
         if key in request:
             settings[key] = check(key, request[key])
-    for number, text in enumerate(_texts("calibrations", request.get("calibrations", []))):
+    calibrations = _texts("calibrations", request.get("calibrations", []))
+    for number, text in enumerate(calibrations):
         if len(text) > _MOST_CALIBRATION_BYTES or not isinstance(_parsed(text), dict):
             raise RefusedError(f"calibration {number + 1} is not LeRobot's JSON")
-        write_whole(layout.root / (f"calibration-{number}.json"), text.encode("utf-8"))
+    for number, text in enumerate(calibrations):
+        write_whole(layout.root / f"calibration-{number}.json", text.encode("utf-8"))
         settings["calibrations"] = number + 1
     write_whole(layout.settings, json.dumps(settings, indent=1).encode("utf-8"))
     return settings

@@ -21,11 +21,18 @@ from typing import TextIO
 
 from deploy.device.durable import write_whole
 from deploy.device.errors import DeviceError
-from deploy.device.guard import guard
+from deploy.device.guard import guard, open_lock
 from deploy.device.health import service_environment
 from deploy.device.interpreter import become, user_ids
 from deploy.device.layout import Config, Layout
-from deploy.device.service import FAILED, RUNNING, STARTING, STOPPED, SUPERVISOR_SAYS
+from deploy.device.service import (
+    FAILED,
+    RUNNING,
+    STARTING,
+    STOPPED,
+    SUPERVISOR_SAYS,
+    service_of,
+)
 
 START_BURST, START_INTERVAL_S = 3, 120.0
 RESTART_S = 1.0
@@ -57,7 +64,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Supervise until SIGTERM; 2 when another supervisor is there."""
-        lock = (self._layout.run / "supervisor.lock").open("a")
+        lock = open_lock(self._layout.run / "supervisor.lock")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -140,13 +147,13 @@ class Supervisor:
     def _start_child(self) -> None:
         self._hear()  # what the one before said does not count for this one
         try:
-            guard(self._layout)
-        except DeviceError as error:
-            self._log(str(error))
+            guard(self._layout, service_of(self._layout, self._config))
+        except (DeviceError, OSError) as error:
+            self._log(str(error))  # and what is current starts all the same
         program = self._layout.current / "bin" / "molmoact-edge-service"
         environment = service_environment(self._layout)
         environment["NOTIFY_SOCKET"] = "@" + self._address[1:]
-        environment["WATCHDOG_USEC"] = f"{WATCHDOG_S * 1e6}"
+        environment["WATCHDOG_USEC"] = str(int(WATCHDOG_S * 1e6))
         now_s = time.monotonic()
         self._starts_s.append(now_s)
         try:

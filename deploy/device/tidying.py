@@ -6,43 +6,55 @@ import os
 from typing import Callable
 
 from deploy.device.durable import point_link, remove_tree, sync_folder
-from deploy.device.installing import UNFINISHED, installed_manifest, installed_releases
+from deploy.device.errors import DeviceError
+from deploy.device.installing import UNFINISHED, installed_releases
 from deploy.device.layout import Layout
+from deploy.device.service import Service
 from deploy.device.state import State, read_state, write_state
 
 
-def recover(layout: Layout) -> str | None:
+def recover(layout: Layout, service: Service, restart: bool) -> str | None:
     """Bring the device back to one complete release; returns what was undone. Needs the lock.
 
     A trial without a living session is a session that died in the middle: the release before it
-    comes back, whatever the new one was doing.
+    comes back with its unit, whatever the new one was doing, and is started where `restart` is set.
     """
     state = read_state(layout)
-    undone = None
-    if state.trial is not None:
-        before = state.trial["from"]
-        point_current(layout, before)
-        undone = "{} had not proved itself; back to {}".format(
-            state.trial["to"], before or "nothing"
-        )
-        state.note("recovered", before)
-        state.confirmed, state.trial = before, None
-        write_state(layout, state)
     for entry in list(layout.releases.iterdir()):
         if entry.name.startswith((UNFINISHED, ".gone-")):
             remove_tree(entry)
-    return undone
+    if state.trial is None:
+        return None
+    before, tried = state.trial["from"], state.trial["to"]
+    point_current(layout, before)
+    if before is not None:
+        service.adopt(layout.release(before))
+    if restart:
+        start_or_stop(service, before)
+    state.note("recovered", before)
+    state.confirmed, state.trial = before, None
+    write_state(layout, state)
+    return f"{tried} had not proved itself; back to {before or 'nothing'}"
 
 
 def point_current(layout: Layout, release_id: str | None) -> None:
-    """Make `current` name a complete release, or nothing."""
+    """Make `current` name an installed release, or nothing."""
     if release_id is not None:
-        installed_manifest(layout, release_id)
+        if not layout.release(release_id).is_dir():
+            raise DeviceError(f"release {release_id} is not installed here")
         if layout.current_id() != release_id:
             point_link(layout.current, "releases/" + release_id)
     elif os.path.lexists(str(layout.current)):
         layout.current.unlink()
         sync_folder(layout.root)
+
+
+def start_or_stop(service: Service, release_id: str | None) -> None:
+    """Start the release that is current anew; without one nothing runs."""
+    if release_id is None:
+        service.stop()
+    else:
+        service.restart()
 
 
 def drop_release(layout: Layout, release_id: str) -> None:
@@ -71,7 +83,7 @@ def prune(layout: Layout, state: State, keep: int, say: Callable[[str], None]) -
             freed += manifest.needs.unpacked_bytes
     kept = {m.id for m in installed_releases(layout)}
     for entry in list(layout.releases.iterdir()):
-        if entry.name not in kept:
+        if entry.name not in kept | guarded:  # what runs stays, be its record unreadable
             say(f"removing {entry.name}, which is not complete")
             remove_tree(entry)
     return freed + _drop_objects(layout)

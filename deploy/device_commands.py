@@ -64,7 +64,9 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     task.add_argument("--stop", action="store_true", help="no task: the arm is let down")
     run.add_argument("--arm-port", action="append", help="default /dev/molmoact-arm; once an arm")
     run.add_argument("--calibration", type=Path, action="append", metavar="FILE")
-    run.add_argument("--depth", choices=DEPTH_MODES)
+    run.add_argument(
+        "--depth", choices=DEPTH_MODES, help="(default: as before; at first, as the gate judged)"
+    )
     run.add_argument("--accept", choices=ACCEPTABLE, action="append", help="as 'molmoact-edge run'")
 
 

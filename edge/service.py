@@ -62,7 +62,8 @@ def service_arguments(environment: Mapping[str, str]) -> list[str] | None:
             words += [word for value in values for word in (name, value)]
         for number in range(settings.get("calibrations", 0)):
             words += ["--calibration", str(root / f"calibration-{number}.json")]
-        words += ["--depth", settings.get("depth", "off")]
+        if settings.get("depth") is not None:
+            words += ["--depth", settings["depth"]]
         return words + [f"--accept-{what}" for what in settings.get("accept", [])]
     except (AttributeError, KeyError, TypeError) as error:
         raise ServiceError(f"{root}: settings.json or the release is damaged ({error})") from error

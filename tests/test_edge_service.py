@@ -134,6 +134,11 @@ def test_a_task_becomes_the_command_that_a_person_would_type(tmp_path):
     assert (args.depth, args.accept) == ("incremental", ["unjudged"])
 
 
+def test_depth_is_left_to_the_gates_verdict_unless_somebody_chose(tmp_path):
+    environment, _ = device(tmp_path, {"tasks": ["lift the cube"]})
+    assert cli.build_parser().parse_args(service_arguments(environment)).depth is None
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"tasks": 3}'])
 def test_damaged_settings_are_one_line(tmp_path, text):
     environment, _ = device(tmp_path)

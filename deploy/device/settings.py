@@ -37,7 +37,7 @@ def store_settings(layout: Layout, request: dict) -> dict:
 
 def read_settings(layout: Layout) -> dict:
     """Return the settings, with those never given."""
-    nothing = {"tasks": [], "ports": [ARM_LINK], "calibrations": 0, "depth": "off", "accept": []}
+    nothing = {"tasks": [], "ports": [ARM_LINK], "calibrations": 0, "depth": None, "accept": []}
     with contextlib.suppress(OSError, ValueError):
         nothing.update(json.loads(layout.settings.read_text("utf-8")))
     return nothing

@@ -14,11 +14,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 import onnxruntime
-from onnx import helper, numpy_helper
+
+if TYPE_CHECKING:
+    import onnx
 
 READ, FP32, INT8 = "read", "fp32", "int8"
 _UNITS = {READ: "GB/s", FP32: "GFLOP/s", INT8: "GOP/s"}
@@ -228,6 +230,8 @@ def _run(
     The weights are all ones, which no kernel is faster for; folding makes them when the graph is
     loaded, so that nothing large is written or copied.
     """
+    from onnx import helper, numpy_helper  # only a measurement needs it, which robots do not make
+
     shapes = [
         numpy_helper.from_array(np.array(shape, np.int64), f"{name}.shape")
         for name, (shape, _) in weights.items()
@@ -265,6 +269,8 @@ def _run(
 
 
 def _declared(name: str, array: np.ndarray) -> onnx.ValueInfoProto:
+    from onnx import helper
+
     kind = helper.np_dtype_to_tensor_dtype(array.dtype)
     return helper.make_tensor_value_info(name, kind, array.shape)
 

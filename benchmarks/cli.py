@@ -26,6 +26,9 @@ from edge.manifest import MAX_CAMERAS
 from edge.report import machine_name
 from firmware_bridge.command_line import CommandParser, one_or_more, zero_or_more
 
+# Of the extra `demo`, which a robot does not have; imported where they are needed.
+_OF_DEMO = ("matplotlib", "ml_dtypes", "mujoco", "onnx", "psutil", "safetensors", "tqdm")
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
@@ -95,6 +98,12 @@ def main(argv: list[str] | None = None) -> int:
             "profile": run_profile,
             "compare": run_compare,
         }[args.command](args)
+    except ModuleNotFoundError as error:
+        if error.name not in _OF_DEMO:
+            raise
+        hint = "pip install 'molmoact-edge[demo]'"
+        print(f"molmoact-bench: error: needs {error.name}; install with: {hint}", file=sys.stderr)
+        return 2
     except EdgeError as error:
         print(f"molmoact-bench: error: {error}", file=sys.stderr)
         return 2

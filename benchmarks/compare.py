@@ -10,7 +10,7 @@ at most (Bonferroni).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ FAIL_OVER_PERCENT = 5.0
 ALARM_SHARE = 0.05  # of comparisons without any change, over all quantities
 # Least differences that matter: shares of a whole call, and of a tick.
 CALL_SHARE, TICK_SHARE = 0.005, 0.01
+# And in percent of a loop's ticks: those that were missed, and those in which the arm was held.
+MISSED_PERCENT, HELD_PERCENT = 1.0, 5.0
 VERDICTS = WORSE, BETTER, SAME, UNCLEAR, NOT_JUDGED = (
     "worse",
     "better",
@@ -97,7 +99,7 @@ def compare_reports(
     try:
         _refuse_others(before, after, across)
         quantities = quantities_of(before, after)
-        confidence = 1 - ALARM_SHARE / max(len(quantities), 1)
+        confidence = 1 - ALARM_SHARE / max(sum(q.has_spread for q in quantities), 1)
         return Comparison(
             machine={"before": _machine_text(before), "after": _machine_text(after)},
             differs=_differences(before, after),
@@ -144,10 +146,32 @@ def _loop_quantities(before: Mapping[str, Any], after: Mapping[str, Any]) -> lis
         return []
     least = TICK_SHARE * 1e3 / before["loop"]["row"]["control_hz"]
     others = after["loop"]["repeats"]
-    return [
+    found = [
         Quantity(f"{name}, loop", "ms", repeats, others[name], least)
         for name, repeats in before["loop"]["repeats"].items()
         if repeats and others.get(name)
+    ]
+    return found + _loop_figures([before["loop"], after["loop"]])
+
+
+def _loop_figures(loops: Sequence[Mapping[str, Any]]) -> list[Quantity]:
+    """List what a loop has one figure of, without which one that hardly ran would pass as fast."""
+    rows = [loop["row"] for loop in loops]
+    calls = [max(row["policy_calls"], 1) for row in rows]
+    ticks = [max(row["ticks"] + row["missed"], 1) for row in rows]
+    missed = [100.0 * row["missed"] / count for row, count in zip(rows, ticks, strict=True)]
+    held = [100.0 * row["held"] / count for row, count in zip(rows, ticks, strict=True)]
+    period_s = [loop["seconds"] / count for loop, count in zip(loops, calls, strict=True)]
+    figures = (
+        ("stops of the loop", "times", [float(bool(loop.get("stopped"))) for loop in loops], 0.0),
+        ("ticks missed, loop", "%", missed, MISSED_PERCENT),
+        ("ticks held, loop", "%", held, HELD_PERCENT),
+        # A call more or less is chance.
+        ("from call to call, loop", "s", period_s, 2.0 * min(period_s) / max(calls)),
+    )
+    return [
+        Quantity(name, unit, [first], [second], least, has_spread=False)
+        for name, unit, (first, second), least in figures
     ]
 
 
@@ -234,6 +258,9 @@ def _cautions(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
         if report["board"]["throttled"]:
             reasons = "; ".join(report["board"]["throttle_reasons"])
             found.append(f"the board was throttled in the {side} profile: {reasons}")
+        stopped = report["loop"] and report["loop"].get("stopped")
+        if stopped:
+            found.append(f"the loop was stopped in the {side} profile: {stopped}")
         if report["labels"]["foreign"]:
             found.append(f"{side} profile: {report['labels']['foreign']}")
     settings = [{_setting(row) for row in report["stages"]} for report in (before, after)]

@@ -10,9 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.errors import FidelityBenchError
 from edge.bundle import open_bundle
@@ -29,7 +27,9 @@ from quantization.fidelity.observations import (
 )
 from quantization.fidelity.open_loop import Conditions, check_same_source, measure_open_loop
 from quantization.fidelity.report import OpenLoopReport
-from quantization.fidelity.sensitivity import LayerSensitivity, block_of, layer_sensitivity
+
+if TYPE_CHECKING:
+    from quantization.fidelity.sensitivity import LayerSensitivity
 
 SCHEMA = "molmoact-edge.fidelity.v1"
 
@@ -128,6 +128,8 @@ def write_json(fidelity: Fidelity, path: Path) -> None:
 def _observations(
     against: Path, conditions: Conditions, options: OpenLoopOptions
 ) -> list[RecordedObservation]:
+    from tqdm import tqdm
+
     tag = choose_tag(open_bundle(against).tags, conditions.norm_tag)
     found = recorded_observations(
         options.episodes, tag, options.sampling, embodiment=options.embodiment
@@ -143,6 +145,8 @@ def _layers(
     conditions: Conditions,
     options: OpenLoopOptions,
 ) -> list[LayerSensitivity]:
+    from quantization.fidelity.sensitivity import block_of, layer_sensitivity
+
     grouped = {"group": block_of} if options.by_block else {}
     with _counting("layer") as advance:
         return layer_sensitivity(
@@ -190,6 +194,8 @@ def _trials(
 @contextmanager
 def _counting(unit: str) -> Iterator[Callable[[int, int], None]]:
     """Show a bar where somebody watches; give what tells it how far things are."""
+    from tqdm import tqdm
+
     with tqdm(unit=unit, leave=False, disable=None) as bar:
 
         def advance(done: int, total: int) -> None:

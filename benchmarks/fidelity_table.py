@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from benchmarks.fidelity import Fidelity, fidelity_json
 from edge.ladder_profile import CHANGES
@@ -16,8 +17,10 @@ from edge.pace import FULL_PACE, Pace
 from quantization.fidelity.closed_loop import ClosedLoopReport, TrialFigures
 from quantization.fidelity.flips import FlipAgreement
 from quantization.fidelity.report import Amount, BundleCard, OpenLoopReport
-from quantization.fidelity.sensitivity import LayerSensitivity
 from quantization.fidelity.shares import PairedDifference, Share
+
+if TYPE_CHECKING:
+    from quantization.fidelity.sensitivity import LayerSensitivity
 
 _MOST_LAYERS = 20
 _MIB = 1 << 20

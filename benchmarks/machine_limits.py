@@ -169,7 +169,7 @@ def _family(form: str) -> str:
 
 
 def _missing(figures: dict[str, Figure]) -> str:
-    names = [name for name, figure in figures.items() if figure.value is None]
+    names = [name for name, figure in figures.items() if not figure.value]  # 0 tells no speed
     return f"not known: {', '.join(names)}" if names else ""
 
 

@@ -32,7 +32,6 @@ from edge.manifest import read_manifest
 from edge.normalization import choose_tag, parse_tags
 from edge.profile import load_profile
 from edge.report import machine_name
-from quantization.checkpoint import Checkpoint
 from quantization.config import CheckpointConfig
 
 _DTYPE = "bfloat16"
@@ -96,6 +95,8 @@ def measure_peers(
     if importlib.util.find_spec("lerobot") is None:
         raise PeerError(_LEROBOT_MISSING)
     profile = load_profile(settings.profile)
+    from quantization.checkpoint import Checkpoint
+
     source = Checkpoint(checkpoint)
     config = source.config
     if config.expert is None:

@@ -76,7 +76,7 @@ class UnitPrediction:
     reason: str | None  # why there are no figures
     stages_ms: dict[str, dict[str, float]]  # by scenario and stage
     need_bytes: float
-    fits: bool | None  # None: usable memory is not known
+    fits: bool | None  # also what the board has for a bundle; None: usable memory is not known
 
     def call_ms(self, scenario: str) -> float | None:
         """Return the whole call, or None where nothing is known."""
@@ -92,6 +92,8 @@ class BoardPrediction:
     hardware: Hardware
     max_policy_hz: float
     max_chunk_age_s: float
+    bundle_mib: int | None
+    chunk_s: float  # how long the actions of a call last
     recipe: str
     scene: Scene
     need: Need
@@ -100,9 +102,18 @@ class BoardPrediction:
     fitting_recipe: str | None  # another one that would fit the processor's memory
 
     def replans_hz(self, unit: str, scenario: str) -> float | None:
-        """Return how often a chunk could be predicted, the profile's own limit included."""
+        """Return how often a chunk could be predicted, the profile's own limit included.
+
+        After a call that outlasts its chunk the policy waits until the arm has lived through that
+        chunk, or until it is too old to be followed (`edge.policy_thread`).
+        """
         call_ms = self.units[unit].call_ms(scenario)
-        return None if not call_ms else min(1e3 / call_ms, self.max_policy_hz)
+        if not call_ms:
+            return None
+        period_s = call_s = call_ms / 1e3
+        if call_s >= self.chunk_s:
+            period_s += min(self.chunk_s, max(0.0, self.max_chunk_age_s - call_s))
+        return min(1.0 / period_s, self.max_policy_hz)
 
 
 def scenarios_of(work: Workload) -> list[Scenario]:
@@ -120,21 +131,24 @@ def scenarios_of(work: Workload) -> list[Scenario]:
 
 
 def predict_board(
-    work: Workload, board: BoardProfile, cameras: Sequence[CameraProfile]
+    work: Workload, board: BoardProfile, cameras: Sequence[CameraProfile], action_hz: float
 ) -> BoardPrediction:
-    """Predict one board; `PredictionError` when nothing is known of it, or of its power mode."""
+    """Predict one board; `PredictionError` when nothing is known of it, or of its power mode.
+
+    The arm moves through `action_hz` actions of a chunk a second.
+    """
     hardware = _known(board)
     scene = scene_of(work.model, [(camera.width, camera.height) for camera in cameras])
     need = needed(work, scene)
-    units = {unit: _unit(work, scene, hardware, need, unit) for unit in UNITS}
-    fitting = None
-    if not units[CPU].fits:
-        fitting = fitting_recipe(work, scene, hardware.usable_mib)
+    units = {unit: _unit(work, scene, board, need, unit) for unit in UNITS}
+    fitting = None if units[CPU].fits else fitting_recipe(work, scene, board)
     return BoardPrediction(
         board=board.name,
         hardware=hardware,
         max_policy_hz=board.max_policy_hz,
         max_chunk_age_s=board.max_chunk_age_s,
+        bundle_mib=board.bundle_mib,
+        chunk_s=scene.horizon / action_hz,
         recipe=work.recipe,
         scene=scene,
         need=need,
@@ -197,12 +211,11 @@ def needed(work: Workload, scene: Scene) -> Need:
     )
 
 
-def fitting_recipe(work: Workload, scene: Scene, usable: Figure) -> str | None:
+def fitting_recipe(work: Workload, scene: Scene, board: BoardProfile) -> str | None:
     """Return the largest shipped recipe that fits, None when none does or nothing is known."""
-    if usable.value is None:
-        return None
     for name in _RECIPES:
-        if needed(work.in_recipe(RECIPES[name]), scene).total <= usable.value * _MIB:
+        smaller = work.in_recipe(RECIPES[name])
+        if _fits(smaller, needed(smaller, scene).total, board):
             return name
     return None
 
@@ -230,12 +243,20 @@ def _known(board: BoardProfile) -> Hardware:
     return hardware
 
 
+def _fits(work: Workload, need_bytes: float, board: BoardProfile) -> bool | None:
+    """Tell whether memory holds it all, and the bundle is one that `--recipe auto` could build."""
+    usable_mib = board.hardware.usable_mib.value
+    if usable_mib is None:
+        return None
+    bundle_mib = usable_mib if board.bundle_mib is None else board.bundle_mib
+    return need_bytes <= usable_mib * _MIB and work.bundle_bytes <= bundle_mib * _MIB
+
+
 def _unit(
-    work: Workload, scene: Scene, hardware: Hardware, need: Need, unit: str
+    work: Workload, scene: Scene, board: BoardProfile, need: Need, unit: str
 ) -> UnitPrediction:
-    limits = limits_of_mode(hardware.power_mode, unit)
+    limits = limits_of_mode(board.hardware.power_mode, unit)
     need_bytes = need.total + (CUDA_BYTES.value if unit == GPU else 0.0)
-    usable = hardware.usable_mib.value
     known = isinstance(limits, Limits)
     return UnitPrediction(
         unit=unit,
@@ -248,5 +269,5 @@ def _unit(
         if known
         else {},
         need_bytes=need_bytes,
-        fits=None if usable is None else need_bytes <= usable * _MIB,
+        fits=_fits(work, need_bytes, board),
     )

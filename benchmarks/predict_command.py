@@ -29,7 +29,7 @@ from training.init.sizes import SIZES, size_by_name
 
 _MAX_CONFIG_BYTES = 1 << 20
 _GIB = 2**30
-_ROBOT = "so101"  # whose cameras all boards are given
+_ROBOT = "so101"  # whose cameras and arm all boards are given
 Parse = Callable[[str], Any]
 
 
@@ -98,7 +98,7 @@ def configuration_of_size(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _one(work: Workload, name: str) -> None:
     profile = load_profile(name)
-    predicted = predict_board(work, profile.board, profile.cameras)
+    predicted = predict_board(work, profile.board, profile.cameras, profile.arm.action_hz)
     if predicted.units[CPU].fits is False:
         raise PredictionError(_refusal(work, predicted))
     print_board(predicted)
@@ -107,7 +107,7 @@ def _one(work: Workload, name: str) -> None:
 
 def _all(work: Workload, markdown: bool) -> None:
     predictions, refused = [], {}
-    cameras = load_profile(_ROBOT).cameras
+    robot = load_profile(_ROBOT)
     for name in shipped_boards():
         try:
             board = load_board(name)
@@ -115,7 +115,7 @@ def _all(work: Workload, markdown: bool) -> None:
             refused[name] = str(error).partition(" is refused: ")[2] or str(error)
             continue
         if board.hardware is not None and board.hardware.power_mode is not None:
-            predictions.append(predict_board(work, board, cameras))
+            predictions.append(predict_board(work, board, robot.cameras, robot.arm.action_hz))
     if markdown:
         print("\n".join(markdown_rows(predictions)))
         return
@@ -153,8 +153,9 @@ def _workload(args: argparse.Namespace) -> Workload:
                 "a bundle has its recipe; --recipe goes with --checkpoint, --size"
             )
         return workload_of_manifest(read_manifest(args.bundles[0]), str(args.bundles[0]))
-    if not args.recipe:
-        raise PredictionError("which recipe? give --recipe int4, int8, int8-int4, fp32 or a file")
+    if args.recipe in (None, "auto"):
+        problem = "auto chooses by measuring weights;" if args.recipe else "which recipe?"
+        raise PredictionError(f"{problem} give --recipe int4, int8, int8-int4, fp32 or a file")
     name = args.size or str(args.checkpoint)
     try:
         return workload_of_config(parse_config(*_configuration(args)), args.recipe, name)
@@ -169,8 +170,11 @@ def _configuration(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, 
     for path in paths:
         if not path.is_file():
             raise PredictionError(f"{path}: no such file; --checkpoint is a checkpoint's folder")
-    config, processor = (read_json(path, _MAX_CONFIG_BYTES) for path in paths)
-    return config, processor
+    contents = [read_json(path, _MAX_CONFIG_BYTES) for path in paths]
+    for path, content in zip(paths, contents, strict=True):
+        if not isinstance(content, dict):
+            raise PredictionError(f"{path}: not a JSON object; copy the checkpoint again")
+    return contents[0], contents[1]
 
 
 class _AnyTokenizer:
@@ -188,6 +192,11 @@ def _refusal(work: Workload, predicted: BoardPrediction) -> str:
         f"{work.name} ({work.recipe}) needs {predicted.need.total / _GIB:.2f} GiB and board "
         f"{predicted.board} has {usable.value / 1024:.2f} usable ({usable.kind})"
     )
+    if predicted.bundle_mib is not None:
+        line += (
+            f", {predicted.bundle_mib / 1024:.2f} of them for a bundle, of "
+            f"{work.bundle_bytes / _GIB:.2f} here"
+        )
     if predicted.fitting_recipe is None:
         return f"{line}; no shipped recipe fits, take a board with more memory"
     fitting = predicted.fitting_recipe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import shutil
@@ -22,8 +23,10 @@ from benchmarks.profile_table import print_profile
 from edge.gate_entry import judged_depth
 from edge.manifest import read_manifest
 from edge.run_arguments import DEPTH_MODES, add_acceptance
+from edge.simulated_world import INSTALL_HINT
 
 LOOP_S = 30.0
+EXIT_STOPPED = 2  # as of `molmoact-edge run`
 
 
 def add_profile_command(
@@ -86,6 +89,8 @@ def add_profile_command(
 def run_profile(args: argparse.Namespace) -> int:
     """Measure, write and print; returns the exit code, raises `EdgeError`."""
     check_new(args.out)
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ProfileBenchError(f"{HTML_NAME} has pictures, drawn by matplotlib; {INSTALL_HINT}")
     try:
         profiled = measure_profile(_options(args), _say)
     except ProfileInterruptedError as error:
@@ -93,11 +98,16 @@ def run_profile(args: argparse.Namespace) -> int:
         return EXIT_SIGNAL + error.signal_number
     write_profile(args.out, profiled)
     print_profile(profiled.report, args.out)
+    loop = profiled.report.loop
+    stopped = loop.stopped if loop else None
+    if stopped:
+        _say(f"the loop was stopped after {loop.seconds:.1f} s: {stopped}")
+    exit_code = EXIT_STOPPED if stopped else 0
     if profiled.loop is not None and profiled.loop.result.policy_hangs:
         # Ending the interpreter under an engine that computes can crash and hide the exit code.
         sys.stdout.flush()
-        os._exit(0)
-    return 0
+        os._exit(exit_code)
+    return exit_code
 
 
 def check_new(folder: Path) -> None:

@@ -77,12 +77,13 @@ def _measured(report: ProfileReport) -> str:
 
 
 def _warning(report: ProfileReport) -> str:
-    if not report.board.throttled:
-        return ""
-    reasons = "; ".join(report.board.throttle_reasons)
-    return (
-        f'<p class="warn">{escape(f"The board was throttled while it was measured: {reasons}")}</p>'
-    )
+    found = []
+    if report.board.throttled:
+        reasons = "; ".join(report.board.throttle_reasons)
+        found.append(f"The board was throttled while it was measured: {reasons}")
+    if report.loop and report.loop.stopped:
+        found.append(f"The loop was stopped: {report.loop.stopped}")
+    return "".join(f'<p class="warn">{escape(line)}</p>' for line in found)
 
 
 def _machine(report: ProfileReport) -> dict[str, Any]:

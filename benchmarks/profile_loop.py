@@ -11,6 +11,7 @@ from benchmarks.energy import executed
 from benchmarks.errors import ProfileInterruptedError
 from benchmarks.loop_bench import row_from_run, run_once
 from benchmarks.profile_report import LoopPart
+from edge.loop import END_TIME
 from edge.profile import Profile
 from edge.run import RunResult
 from edge.run_options import RunOptions
@@ -42,6 +43,7 @@ def loop_part(run: LoopRun, task: str, depth: str, profile: Profile) -> LoopPart
         task=task,
         depth=depth,
         row=row_from_run(profile.arm.control_hz, run.result, ticks),
+        stopped=None if run.result.end.how == END_TIME else run.result.end.reason,
         actions=int(executed(ticks).sum()),
         ladder_level=_highest_level(ticks) if profile.board.ladder else None,
         repeats={

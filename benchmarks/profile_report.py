@@ -48,6 +48,7 @@ class LoopPart:
     task: str
     depth: str
     row: LoopRow
+    stopped: str | None  # why the loop ended before its time; None: it did not
     actions: int  # goals of the policy that reached the bus
     ladder_level: int | None  # most rungs of the ladder in effect at once; None without a ladder
     repeats: dict[str, list[float]]  # by second: worst lateness, median tick; each policy call

@@ -5,7 +5,8 @@ ratio says how large a change is as well as whether there is one (Kalibera and J
 benchmarking in reasonable time", ISMM 2013), medians bear the odd slow repeat, and blocks keep
 neighbouring repeats together, which heat and governors make alike (Kuensch, "The jackknife and the
 bootstrap for general stationary observations", Annals of Statistics 17, 1989; a rank test would
-take them for independent).
+take them for independent). Blocks are as long as there are of them, and their few are reckoned with
+as Student did: percentiles alone are too narrow (docs/profiling.md has what was measured).
 
 What one run cannot show is how runs differ from each other: memory placement, what else runs, the
 weather. The least change that counts is for that.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -48,12 +50,30 @@ def ratio_of_medians(
     ratios = numerators[denominators > 0] / denominators[denominators > 0]
     tail = (1 - confidence) / 2
     low, high = np.quantile(ratios, [tail, 1 - tail])
-    return Ratio(median_second / median_first, float(low), float(high))
+    n = min(len(first), len(second))
+    value, wider = median_second / median_first, _wider(n / _length(n) - 1, 1 - tail)
+    below, above = wider * (value - float(low)), wider * (float(high) - value)
+    return Ratio(value, max(0.0, value - below), value + above)
+
+
+def _length(n: int) -> int:
+    return round(n**0.5)
+
+
+def _wider(freedom: float, share: float) -> float:
+    """Return Student's quantile over the normal one, by its expansion (Abramowitz 26.7.5)."""
+    z = NormalDist().inv_cdf(share)
+    return (
+        1
+        + (z**2 + 1) / (4 * freedom)
+        + (5 * z**4 + 16 * z**2 + 3) / (96 * freedom**2)
+        + (3 * z**6 + 19 * z**4 + 17 * z**2 - 15) / (384 * freedom**3)
+    )
 
 
 def _medians(values: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Return the medians of resamples made of blocks of neighbours; (RESAMPLES,)."""
-    length = round(len(values) ** (1 / 3)) or 1
+    length = _length(len(values))
     blocks = -(-len(values) // length)
     within = np.arange(length)
     medians = []

@@ -19,7 +19,6 @@ from benchmarks.model_shapes import Shape, planned_layers, shapes_of
 from edge.images import ImageLayout, ImagePatches, cut_image
 from edge.manifest import CONTINUOUS, LayerEntry, Manifest, ModelEntry
 from edge.prompt import image_text
-from quantization.build import model_entry
 from quantization.config import CheckpointConfig
 from quantization.recipes import Recipe, find_recipe
 
@@ -48,6 +47,12 @@ class Workload:
     def weight_bytes(self) -> int:
         """Bytes of all matrices, the embeddings apart, which stay on disk."""
         return sum(layer.size_bytes for layer in self.layers.values())
+
+    @property
+    def bundle_bytes(self) -> int:
+        """Bytes of a bundle's large files: the matrices and the embeddings."""
+        size = 2 if self.model.embedding_dtype == "bfloat16" else 4
+        return self.weight_bytes + size * self.model.embedding_rows * self.model.width
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,8 @@ def workload_of_manifest(manifest: Manifest, name: str) -> Workload:
 
 def workload_of_config(config: CheckpointConfig, recipe: str, name: str) -> Workload:
     """Count what a bundle with continuous actions would be; raises `BuildError`."""
+    from quantization.build import model_entry  # needs ONNX, which counting a bundle does not
+
     model = model_entry(config, "bfloat16", (CONTINUOUS,))
     shapes = shapes_of(config, model.head_rows)
     chosen = find_recipe(recipe)

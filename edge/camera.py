@@ -109,6 +109,7 @@ class V4l2Camera:
         self._capture = (open_capture or _open_capture)(profile)
         self._newest: tuple[np.ndarray, float, int] | None = None
         self._least_gap_s = 0.0
+        self._half_frame_s = 0.5 / profile.fps
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
@@ -127,7 +128,7 @@ class V4l2Camera:
         return math.nan if newest is None else newest[1]
 
     def limit_rate(self, hz: float | None) -> None:
-        """Decode no more than so many frames a second; the device goes on at its own rate."""
+        """Decode so many frames a second on average; the device goes on at its own rate."""
         self._least_gap_s = 0.0 if hz is None else 1.0 / hz
 
     def close(self) -> None:
@@ -141,15 +142,20 @@ class V4l2Camera:
 
     def _run(self) -> None:
         index = 0
+        due_s = -math.inf  # when the last decoded frame was due, not when it came: it comes later
         while not self._stop.is_set():
-            is_due = not self._clock() - self.newest_s() < self._least_gap_s  # nan: none yet
-            captured, image = self._capture.read() if is_due else (self._capture.grab(), None)
+            captured, image = self._capture.grab(), None  # waits for the next frame
+            now_s, gap_s = self._clock(), self._least_gap_s
+            since_s = now_s - due_s
+            if captured and since_s >= gap_s - self._half_frame_s:
+                due_s = due_s + gap_s if since_s < 2.0 * gap_s else now_s
+                captured, image = self._capture.retrieve()
             if not captured:
                 # The last frame ages meanwhile, which is what the staleness check acts on.
                 self._stop.wait(RETRY_PAUSE_S)
                 continue
             if image is not None:
-                self._newest = (image, self._clock(), index)
+                self._newest = (image, now_s, index)
             index += 1
 
 

@@ -19,6 +19,8 @@ from edge.config_section import Section
 # computed from others by the formula in its source, or not confirmed by anything that was read.
 MEASURED, PUBLISHED, DERIVED, UNVERIFIED = "measured", "published", "derived", "unverified"
 KINDS = (MEASURED, PUBLISHED, DERIVED, UNVERIFIED)
+# Figures that are 0 on a board without a GPU; no other is.
+OF_GPU = ("sm_count", "sms", "gpu_mhz", "int8_tops", "fp16_tflops", "fp32_gflops")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ def hardware_from_section(section: Section) -> Hardware:
         module=section.text("module"),
         name=section.text("name"),
         **{name: _fact(section.child(name), sources) for name in _named(Hardware, "Fact")},
-        **{name: _figure(section.child(name), sources) for name in _named(Hardware, "Figure")},
+        **_figures(Hardware, section, sources),
         power_mode=None if mode is None else _power_mode(mode, sources),
         refused=section.optional_text("refused"),
     )
@@ -112,14 +114,21 @@ def _power_mode(section: Section, sources: dict[str, str]) -> PowerMode:
         name=section.optional_text("name"),
         needs_super=section.optional_boolean("needs_super"),
         is_default=section.boolean("is_default"),
-        **{name: _figure(section.child(name), sources) for name in _named(PowerMode, "Figure")},
+        **_figures(PowerMode, section, sources),
     )
     section.finish()
     return mode
 
 
-def _figure(section: Section, sources: dict[str, str]) -> Figure:
-    figure = Figure(section.optional_number("value", 0.0, 1e9), **_origin(section, sources))
+def _figures(record: type, section: Section, sources: dict[str, str]) -> dict[str, Figure]:
+    return {
+        name: _figure(section.child(name), sources, 0.0 if name in OF_GPU else 0.001)
+        for name in _named(record, "Figure")
+    }
+
+
+def _figure(section: Section, sources: dict[str, str], least: float) -> Figure:
+    figure = Figure(section.optional_number("value", least, 1e9), **_origin(section, sources))
     if figure.value is None and figure.kind != UNVERIFIED:
         raise section.fail("kind", f"'{figure.kind}' without a value; allowed: {UNVERIFIED}")
     section.finish()

@@ -7,13 +7,15 @@ Level 0 is everything; at level k the first k rungs are in effect. Each look goe
 
 - **down** while something presses, `least_step_s` after the last step at the soonest, because heat
   and late calls need time to answer;
-- **up** when nothing pressed for `quiet_s`, counted anew after every step. A step up that does not
-  last (the next is down again, within the quiet time it took) doubles that time, up to
-  `max_quiet_s`, so that a board on the edge of what it can do does not swing for ever;
+- **up** when nothing pressed for `quiet_s`, counted anew after every step, and never while too few
+  calls or ticks were counted to say so. A step up that does not last (the next is down again,
+  within the quiet time it took) doubles that time, up to `max_quiet_s`, so that a board on the
+  edge of what it can do does not swing for ever;
 - into a **hold** only for what a hold mends: late deadlines, a board that throttles or is past its
   trip point. Being near the trip point is no reason to stop working;
-- out of a hold `hold_quiet_s` after the last of these, and never while the board says that it
-  throttles. A hold longer than the arm's `max_hold_s` is ended by the safety gate, softly.
+- out of a hold `hold_quiet_s` after the last of these, however soon after the last step, and never
+  while the board says that it throttles. That time does not grow: a hold longer than the arm's
+  `max_hold_s` is ended by the safety gate, softly.
 """
 
 from __future__ import annotations
@@ -80,17 +82,18 @@ class Ladder:
             is_quiet = not (pressure.throttled or self._needs_hold(pressure))
         self._keep_quiet_time(now_s, is_quiet)
         last_s = None if self._last is None else self._last.t_s
+        if self.holds:
+            return self._up(now_s)
         if last_s is not None and now_s - last_s < self._profile.least_step_s:
             return None
-        if causes and not self.holds:
-            return self._down(now_s, causes, pressure)
-        return self._up(now_s)
+        return self._down(now_s, causes, pressure) if causes else self._up(now_s)
 
     def quiet_time_s(self) -> float:
         """Return for how long nothing may press before the next step up."""
         profile = self._profile
-        wanted_s = profile.hold_quiet_s if self.holds else profile.quiet_s
-        return min(wanted_s * self._patience, max(profile.max_quiet_s, wanted_s))
+        if self.holds:
+            return profile.hold_quiet_s
+        return min(profile.quiet_s * self._patience, profile.max_quiet_s)
 
     def _down(self, now_s: float, causes: list[str], pressure: Pressure) -> Step | None:
         if self.level == len(self.rungs):
@@ -156,7 +159,12 @@ class Ladder:
         return causes
 
     def _is_clear(self, pressure: Pressure) -> bool:
-        return not _below(pressure.headroom_c, self._profile.clear_margin_c)
+        profile = self._profile
+        return not (
+            _below(pressure.headroom_c, profile.clear_margin_c)
+            or _unknown(pressure.late_call_share, profile.late_call_share)
+            or _unknown(pressure.late_tick_share, profile.late_tick_share)
+        )
 
     def _needs_hold(self, pressure: Pressure) -> bool:
         profile = self._profile
@@ -174,3 +182,7 @@ def _below(value: float | None, limit: float | None) -> bool:
 
 def _above(value: float | None, limit: float | None) -> bool:
     return value is not None and limit is not None and value > limit
+
+
+def _unknown(value: float | None, limit: float | None) -> bool:
+    return value is None and limit is not None

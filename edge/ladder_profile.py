@@ -8,8 +8,8 @@
       late_tick_share: 0.1       # of control ticks, those later than late_tick_s, or missed
       late_tick_s: 0.02
       window_s: 10.0             # the shares are of so long, and never of the time before a step
-      min_count: 4               # calls or ticks; a share of fewer says nothing
-      least_step_s: 5.0          # between two steps, in either direction
+      min_count: 4               # ticks; a share of fewer says nothing, nor does one of 3 calls
+      least_step_s: 5.0          # between two steps, in either direction; not out of a hold
       quiet_s: 20.0              # without pressure before a step up
       max_quiet_s: 160.0         # quiet_s doubles up to this when a step up does not last
       hold_quiet_s: 3.0          # without pressure before a hold is left
@@ -124,15 +124,41 @@ def read_ladder(board: Section) -> LadderProfile | None:
 
 
 def check_ladder(profile: Profile) -> None:
-    """Raise ProfileError for a rung that gives up nothing of what its board does."""
+    """Raise ProfileError for what does not go with the rest of the profile.
+
+    That is a rung that gives up nothing of what the board does, a hold that the arm's safety gate
+    would end before the ladder leaves it, and a share of more ticks than there are.
+    """
     ladder = profile.board.ladder
-    for rung in () if ladder is None else ladder.rungs:
-        problem = _problem(profile, rung)
-        if problem:
-            raise ProfileError(f"profile {profile.name}: board {profile.board.name}: {problem}")
+    if ladder is None:
+        return
+    problems = [_rung_problem(profile, rung) for rung in ladder.rungs]
+    problems += [_hold_problem(profile, ladder), _count_problem(profile, ladder)]
+    for problem in filter(None, problems):
+        raise ProfileError(f"profile {profile.name}: board {profile.board.name}: {problem}")
 
 
-def _problem(profile: Profile, rung: Rung) -> str | None:
+def _hold_problem(profile: Profile, ladder: LadderProfile) -> str | None:
+    """Keep half of the time that the arm may hold for what presses then, and the next call.
+
+    Quiet is counted from the first look in the hold, a second after it began.
+    """
+    limit_s = profile.arm.safety.max_hold_s
+    most_s = limit_s / 2.0 - 1.0
+    if ladder.hold_quiet_s <= most_s or all(rung.change != HOLD for rung in ladder.rungs):
+        return None
+    found = f"ladder hold_quiet_s {ladder.hold_quiet_s:g} before a hold is left"
+    return f"{found}; allowed: {most_s:g} at most, for the arm's max_hold_s, {limit_s:g}"
+
+
+def _count_problem(profile: Profile, ladder: LadderProfile) -> str | None:
+    most = int(ladder.window_s * profile.arm.control_hz)
+    if ladder.min_count <= most:
+        return None
+    return f"ladder min_count {ladder.min_count}; allowed: {most} at most, the ticks of window_s"
+
+
+def _rung_problem(profile: Profile, rung: Rung) -> str | None:
     board = profile.board
     least, most = 0.0, float("inf")
     where = ""

@@ -19,8 +19,9 @@ QUERY = ("nvpmodel", "-q")
 
 Runner = Callable[[tuple[str, ...]], str | None]
 
-_MODEL = re.compile(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+?)\s*>")
-_DEFAULT = re.compile(r"<\s*PM_CONFIG\s+DEFAULT=(\d+)\s*>")
+# At the beginning of a line: what follows a # is a comment.
+_MODEL = re.compile(r"^[ \t]*<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+?)\s*>", re.MULTILINE)
+_DEFAULT = re.compile(r"^[ \t]*<\s*PM_CONFIG\s+DEFAULT=(\d+)\s*>", re.MULTILINE)
 _STATUS_ID = re.compile(r"pmode:(\d+)")
 _ANSWER = re.compile(r"NV Power Mode:\s*(\S+)\s*(?:\n\s*(\d+))?")
 _SUPER_NAME = "MAXN_SUPER"

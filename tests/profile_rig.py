@@ -15,15 +15,16 @@ from edge.run import RunResult
 from edge.safety import Outcome
 
 TICKS, RATE_HZ, TICK_S, LATE_S = 90, 30.0, 0.004, 0.0002
+END = LoopEnd("time", "3 s are over")
 READ_S, DECIDE_S, WRITE_S = 0.002, 0.0005, 0.0015
 
 
 class FakeRun:
     """Stands for `run_robot`: three seconds of ticks, during which the board warms up."""
 
-    def __init__(self, sampler_take, board, clock, throttle=False, signal_number=None):
+    def __init__(self, sampler_take, board, clock, throttle=False, signal_number=None, end=END):
         self.take, self.board, self.clock = sampler_take, board, clock
-        self.throttle, self.signal_number = throttle, signal_number
+        self.throttle, self.signal_number, self.end = throttle, signal_number, end
 
     def __call__(self, options, profile, open_arms, say):
         began_s = self.clock.now_s
@@ -57,7 +58,7 @@ class FakeRun:
             "real_time": [],
         }
         return RunResult(
-            end=LoopEnd("time", "3 s are over"),
+            end=self.end,
             signal_number=self.signal_number,
             report=report,
             calls=(policy_call(0, began_s + 0.2),),

@@ -145,6 +145,15 @@ def test_modes_are_those_of_the_board_with_their_limits(tmp_path):
     assert (uncapped.cpu_mhz, uncapped.gpu_mhz, uncapped.emc_mhz) == (None, None, None)
 
 
+def test_modes_that_are_commented_out_are_none(tmp_path):
+    FakeBoard(tmp_path, BOARDS["orin_nano_8gb"])
+    conf = tmp_path / "etc/nvpmodel.conf"
+    before = read_power_modes(SystemFiles(tmp_path))
+    old = "#< POWER_MODEL ID=9 NAME=MAXN_SUPER >\n#CPU_ONLINE CORE_0 1\n"
+    conf.write_text(f"# < PM_CONFIG DEFAULT=9 >\n{old}{conf.read_text()}\n  {old}")
+    assert read_power_modes(SystemFiles(tmp_path)) == before
+
+
 def test_a_switched_mode_is_seen_with_its_cores_and_sms(tmp_path):
     board = FakeBoard(tmp_path, BOARDS["orin_nx_16gb"])
     reader = BoardReader(board.root)

@@ -20,11 +20,14 @@ class FakeCapture:
         self.exhausted = threading.Event()
         self.released = False
 
-    def read(self):
-        if self.frames:
-            return True, self.frames.pop(0)
-        self.exhausted.set()
-        return False, None
+    def grab(self):
+        self.grabbed = self.frames.pop(0) if self.frames else None
+        if self.grabbed is None:
+            self.exhausted.set()
+        return self.grabbed is not None
+
+    def retrieve(self):
+        return True, self.grabbed
 
     def release(self):
         self.released = True
@@ -118,33 +121,57 @@ def test_frame_file_is_copied_no_more_often_than_the_limit(tmp_path):
     assert int(camera.latest().image[0, 0, 0]) == 11
 
 
-class GrabbingCapture(FakeCapture):
-    """Also takes frames without decoding them; each frame advances the clock by 0.1 s."""
+class ClockedCapture(FakeCapture):
+    """Waits for each frame of a device of 30 a second; frames come a little early or late."""
 
-    def __init__(self, n_frames):
-        super().__init__([np.full((2, 2, 3), number, np.uint8) for number in range(n_frames)])
-        self.now_s = 0.0
-        self.decoded = []
-
-    def read(self):
-        self.now_s = round(self.now_s + 0.1, 3)
-        captured, image = super().read()
-        if captured:
-            self.decoded.append(int(image[0, 0, 0]))
-        return captured, image
+    def __init__(self, n_frames, jitter_s):
+        super().__init__([np.zeros((2, 2, 3), np.uint8)] * n_frames)
+        self.now_s, self.n_grabbed, self.decoded_s = 0.0, 0, []
+        self.jitter_s = jitter_s
 
     def grab(self):
-        self.now_s = round(self.now_s + 0.1, 3)
-        return super().read()[0]
+        self.now_s = self.n_grabbed / DEVICE.fps + self.jitter_s * (-1) ** (self.n_grabbed // 2)
+        self.n_grabbed += 1
+        return super().grab()
+
+    def retrieve(self):
+        self.decoded_s.append(self.now_s)
+        return super().retrieve()
 
 
-def test_device_runs_on_and_only_frames_that_are_due_are_decoded(monkeypatch):
+def decoded_s(monkeypatch, seconds, jitter_s, rates_hz):
+    """Give a camera one limit after the other, each for so many seconds; return when it decoded."""
     monkeypatch.setattr(threading.Thread, "start", lambda self: None)
-    capture = GrabbingCapture(10)
-    camera = V4l2Camera(DEVICE, lambda profile: capture, clock=lambda: capture.now_s)
-    camera.limit_rate(2.5)  # every 0.4 s
     monkeypatch.setattr("edge.camera.RETRY_PAUSE_S", 0.0)
+    n_frames = seconds * DEVICE.fps
+    capture = ClockedCapture(n_frames * len(rates_hz), jitter_s)
+    camera = V4l2Camera(DEVICE, lambda profile: capture, clock=lambda: capture.now_s)
     monkeypatch.setattr(camera._stop, "wait", lambda seconds: camera._stop.set())
+    grab = capture.grab
+
+    def limited():
+        camera.limit_rate(rates_hz[min(capture.n_grabbed // n_frames, len(rates_hz) - 1)])
+        return grab()
+
+    capture.grab = limited
     camera._run()
-    assert capture.decoded == [0, 5]
-    assert camera.latest().index == 5
+    assert camera.latest().t_s == capture.decoded_s[-1]
+    return np.array(capture.decoded_s)
+
+
+@pytest.mark.parametrize("jitter_s", [0.0, 0.004])
+@pytest.mark.parametrize("rate_hz", [None, 25.0, 20.0, 15.0, 10.0, 7.0, 5.0, 0.5])
+def test_device_runs_on_and_as_many_frames_are_decoded_as_the_rate_says(
+    monkeypatch, rate_hz, jitter_s
+):
+    times_s = decoded_s(monkeypatch, 60, jitter_s, [rate_hz])
+    assert len(times_s) == pytest.approx(60 * (rate_hz or DEVICE.fps), abs=1.01)
+    # What `edge.ladder_rungs` takes for the oldest that a picture becomes.
+    oldest_s = 0.0 if rate_hz is None else 1.0 / rate_hz
+    assert np.diff(times_s).max() <= oldest_s + 1.0 / DEVICE.fps + 2 * jitter_s + 1e-9
+
+
+def test_a_rate_that_is_taken_back_is_gone_with_the_next_frame(monkeypatch):
+    times_s = decoded_s(monkeypatch, 10, 0.0, [0.1, None])
+    assert np.sum(times_s < 10.0) == 1
+    assert np.sum(times_s >= 10.0) == 10 * DEVICE.fps

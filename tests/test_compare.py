@@ -8,8 +8,6 @@ import json
 import numpy as np
 import pytest
 
-pytest.importorskip("onnx")
-
 from benchmarks.cli import main
 from benchmarks.compare import ACROSS, compare_reports
 from benchmarks.errors import ProfileBenchError
@@ -19,7 +17,7 @@ from benchmarks.repeat_spread import ratio_of_medians
 CALL_MS = 100.0
 
 
-def noise(seed, n=40, spread=0.03, memory=0.6):
+def noise(seed, n=30, spread=0.03, memory=0.6):
     """Repeats around 1 that remember the one before, as those of a warm board do."""
     random = np.random.default_rng(seed)
     values, last = [], 0.0
@@ -34,7 +32,7 @@ def report(seed=0, **changes):
         "preprocess": CALL_MS * 0.002 * noise(seed + 1),
         "vision": CALL_MS * 0.2 * noise(seed + 2),
         "prefill": CALL_MS * 0.6 * noise(seed + 3),
-        "depth": np.zeros(40),
+        "depth": np.zeros(30),
         "call": CALL_MS * noise(seed + 4),
     }
     made = {
@@ -66,7 +64,15 @@ def report(seed=0, **changes):
         "loop": {
             "depth": "off",
             "task": "put",
-            "row": {"control_hz": 30.0},
+            "seconds": 30.0,
+            "stopped": None,
+            "row": {
+                "control_hz": 30.0,
+                "ticks": 890,
+                "missed": 10,
+                "held": 20,
+                "policy_calls": 150,
+            },
             "repeats": {
                 "tick lateness": (0.2 * noise(seed + 5)).tolist(),
                 "policy call": (120 * noise(seed + 6)).tolist(),
@@ -164,12 +170,59 @@ def test_memory_is_one_figure_judged_by_percent():
     assert verdicts(report(0), after)["own memory, loop"] == "same"
 
 
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"missed": 40}, "ticks missed, loop"),
+        ({"held": 90}, "ticks held, loop"),
+        ({"policy_calls": 120}, "from call to call, loop"),
+        ({"policy_calls": 0}, "from call to call, loop"),
+    ],
+)
+def test_a_loop_that_misses_holds_or_calls_less_is_worse(changes, name):
+    before, after = report(0), report(100)
+    after["loop"]["row"].update(changes)
+    assert [c.name for c in compare_reports(before, after).worse] == [name]
+    assert verdicts(after, before)[name] == "better"
+
+
+def test_a_tick_or_a_call_more_or_less_is_chance():
+    before, after = report(0), report(100)
+    before["loop"]["row"].update(missed=0, policy_calls=5)
+    after["loop"]["row"].update(missed=1, held=50, policy_calls=4)
+    assert compare_reports(before, after).worse == []
+    after["loop"]["row"]["policy_calls"] = 3
+    assert len(compare_reports(before, after).worse) == 1
+
+
+def test_a_loop_that_was_stopped_is_worse_and_said(tmp_path, capsys):
+    before, after = report(0), report(100)
+    after["loop"].update(stopped="shoulder_pan: blocked", seconds=2.0)
+    after["loop"]["row"].update(ticks=60, missed=0, held=1, policy_calls=10)
+    found = compare_reports(before, after)
+    assert [change.name for change in found.worse] == ["stops of the loop"]
+    assert found.cautions == ["the loop was stopped in the second profile: shoulder_pan: blocked"]
+    assert compare_reports(after, after).worse == []
+    sides = written(tmp_path / "a", before), written(tmp_path / "b", after)
+    assert main(["compare", *sides]) == 1
+    json.loads(capsys.readouterr().out.strip().splitlines()[-1], parse_constant=pytest.fail)
+
+
 def test_false_alarms_are_as_rare_as_promised_although_neighbours_are_alike():
     alarms = sum(
         bool(compare_reports(report(s), report(s + 1000), fail_over_percent=0.0).worse)
         for s in range(0, 400, 10)
     )
-    assert alarms <= 6  # of 40; 2 are expected, 6 or fewer with a chance of 99 in 100
+    assert alarms <= 4  # of 40; 1 or 2 are expected, 5 with a chance of less than 1 in 100
+
+
+def test_one_quantity_of_many_is_hardly_ever_worse_without_a_change():
+    confidence = 1 - 0.05 / 14
+    alarms = sum(
+        ratio_of_medians(noise(seed), noise(seed + 5000), confidence).low > 1.0
+        for seed in range(300)
+    )
+    assert alarms <= 2  # of 300, where 0.5 are expected
 
 
 def test_a_ratio_and_its_interval_hold_the_truth():

@@ -135,7 +135,8 @@ def test_an_own_figure_brings_its_own_kind_and_source(tmp_path):
         ("{value: 7000, kind: guessed, source: x}", "kind: 'guessed'; allowed: measured, publ"),
         ("{value: 7000, kind: measured, source: x}", "source: 'x'; allowed: "),
         ("{value: null, kind: derived, source: bandwidth}", "'derived' without a value; allowed"),
-        ("{value: -1, kind: derived, source: bandwidth}", "value: -1; allowed: 0..1e+09"),
+        ("{value: -1, kind: derived, source: bandwidth}", "value: -1; allowed: 0.001..1e+09"),
+        ("{value: 0, kind: derived, source: bandwidth}", "value: 0; allowed: 0.001..1e+09"),
         ("{value: 1, kind: derived, source: bandwidth, at: 3}", "unknown key 'at'"),
     ],
 )

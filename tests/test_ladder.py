@@ -2,14 +2,17 @@
 
 import dataclasses
 import itertools
+from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ladder_settings import LADDER
+from ladder_settings import LADDER, ladder_of
 
 from edge.ladder import Ladder
 from edge.pressure import Pressure
+from edge.profile import load_profile
 
 HOT = Pressure(headroom_c=4.0)
 COOL = Pressure(headroom_c=30.0, throttled=False, late_call_share=0.0, late_tick_share=0.0)
@@ -127,8 +130,17 @@ def test_quiet_time_begins_anew_after_pressure_after_a_step_and_after_a_gap_in_w
 
 def test_between_the_two_margins_nothing_changes():
     climber = Climber().down_to(2)
-    assert climber.for_s(Pressure(headroom_c=8.9), 300) == []
-    assert climber.for_s(Pressure(headroom_c=9.0), 21)[0].to_level == 1
+    assert climber.for_s(dataclasses.replace(COOL, headroom_c=8.9), 300) == []
+    assert climber.for_s(dataclasses.replace(COOL, headroom_c=9.0), 21)[0].to_level == 1
+
+
+@pytest.mark.parametrize("share", ["late_call_share", "late_tick_share"])
+def test_nothing_is_taken_back_while_too_few_were_counted_of_what_is_looked_at(share):
+    too_few = dataclasses.replace(COOL, **{share: None})
+    climber = Climber().down_to(2)
+    assert climber.for_s(too_few, 300) == []
+    assert climber.for_s(COOL, 21)[0].to_level == 1
+    assert Climber(**{share: None}).down_to(2, THROTTLED).for_s(too_few, 21)[0].to_level == 1
 
 
 def test_step_up_that_does_not_last_doubles_the_quiet_time_up_to_its_limit():
@@ -176,6 +188,29 @@ def test_hold_is_left_after_its_own_quiet_time_and_never_while_throttled(looks_a
     assert not climber.ladder.holds
 
 
+def documented():
+    """The ladder of docs/ladder.md, and how long the arm of its board may hold."""
+    page = (Path(__file__).parents[1] / "docs" / "ladder.md").read_text("utf-8")
+    board = page.partition("```yaml\n")[2].partition("```")[0]
+    values = yaml.safe_load(board)
+    ladder = ladder_of(yaml.safe_dump({"ladder": values["ladder"]}))
+    return ladder, load_profile(values["based_on"]).arm.safety.max_hold_s
+
+
+def test_hold_of_the_documented_ladder_is_left_long_before_the_arm_may_hold_no_longer():
+    ladder, max_hold_s = documented()
+    climber = Climber(**{f.name: getattr(ladder, f.name) for f in dataclasses.fields(ladder)})
+    for _ in range(4):  # relapses do not make a hold longer
+        climber.down_to(len(ladder.rungs), THROTTLED)
+        held_since_s = climber.now_s
+        climber.look(THROTTLED)
+        (step,) = climber.for_s(dataclasses.replace(COOL, late_call_share=None), 5)
+        assert step.from_level == len(ladder.rungs)
+        assert step.t_s - held_since_s <= max_hold_s / 2
+        relapse = climber.for_s(THROTTLED, ladder.least_step_s + 1)
+        assert [again.t_s - step.t_s for again in relapse] == [ladder.least_step_s]
+
+
 def test_hold_is_left_by_a_board_that_is_still_warm_and_not_entered_again():
     climber = Climber().down_to(N_RUNGS, THROTTLED)
     assert [step.to_level for step in climber.for_s(HOT, 120)] == [N_RUNGS - 1]
@@ -212,6 +247,10 @@ def presses(pressure):
     return near or needs_hold(pressure)
 
 
+def is_unknown(pressure):
+    return None in (pressure.late_call_share, pressure.late_tick_share)
+
+
 def needs_hold(pressure):
     return (
         bool(pressure.throttled)
@@ -233,7 +272,7 @@ def test_whatever_presses_the_ladder_keeps_its_rules(spells, usable):
             now_s[0] += gap_s
             level, held = ladder.level, ladder.holds
             step = ladder.observe(pressure)
-            if needs_hold(pressure) if held else presses(pressure):
+            if needs_hold(pressure) if held else presses(pressure) or is_unknown(pressure):
                 quiet_since_s = None
             elif quiet_since_s is None:
                 quiet_since_s = now_s[0]
@@ -245,7 +284,7 @@ def test_whatever_presses_the_ladder_keeps_its_rules(spells, usable):
             assert (step.from_level, step.to_level) == (level, ladder.level)
             assert abs(step.to_level - step.from_level) == 1
             assert step.rung == rungs[max(step.from_level, step.to_level) - 1].name
-            assert last_step_s is None or now_s[0] - last_step_s >= LADDER.least_step_s
+            assert held or last_step_s is None or now_s[0] - last_step_s >= LADDER.least_step_s
             if step.is_down:
                 assert needs_hold(pressure) if ladder.holds else presses(pressure)
             else:

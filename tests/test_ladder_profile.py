@@ -92,6 +92,29 @@ def test_rung_must_give_up_something_of_what_its_board_does(change, value, fits)
         check_ladder(profile)
 
 
+@pytest.mark.parametrize(("hold_quiet_s", "fits"), [(4.0, True), (4.1, False)])
+def test_hold_that_the_arm_would_end_before_the_ladder_leaves_it_is_refused(hold_quiet_s, fits):
+    profile = with_ladder(dataclasses.replace(LADDER, hold_quiet_s=hold_quiet_s))
+    assert profile.arm.safety.max_hold_s == 10.0
+    if fits:
+        check_ladder(profile)
+        return
+    with pytest.raises(ProfileError, match=r"hold_quiet_s 4.1 .*; allowed: 4 at most, .*max_hold"):
+        check_ladder(profile)
+    check_ladder(with_ladder(dataclasses.replace(profile.board.ladder, rungs=LADDER.rungs[:-1])))
+
+
+@pytest.mark.parametrize(("min_count", "fits"), [(60, True), (61, False)])
+def test_share_of_more_ticks_than_the_window_has_is_refused(min_count, fits):
+    ladder = dataclasses.replace(LADDER, window_s=2.0, min_count=min_count)
+    assert with_ladder(ladder).arm.control_hz == 30.0
+    if fits:
+        check_ladder(with_ladder(ladder))
+        return
+    with pytest.raises(ProfileError, match="min_count 61; allowed: 60 at most, the ticks of wind"):
+        check_ladder(with_ladder(ladder))
+
+
 def test_boards_ladder_is_read_with_its_profile_and_kept_in_a_record(tmp_path):
     text = resources.files("profiles").joinpath("boards", "sim_host.yaml").read_text("utf-8")
     assert "ladder: null\n" in text

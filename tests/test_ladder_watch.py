@@ -28,11 +28,14 @@ class Rig:
             lambda: self.now_s,
         )
 
-    def look(self, board, seconds=1):
+    def look(self, board, seconds=1, punctual=True):
         self.board = board
         steps = []
         for _ in range(seconds):
             self.now_s += 1.0
+            for _ in range(4 if punctual else 0):
+                self.watch.note_tick(0.0, 0)
+                self.watch.note_call(self.now_s - 0.5, self.now_s - 0.4, 1.0)
             steps.append(self.watch.look())
         return [step for step in steps if step is not None]
 
@@ -69,13 +72,29 @@ def test_late_calls_and_ticks_press_and_are_forgotten_with_each_step():
     rig = Rig()
     for _ in range(5):
         rig.watch.note_call(rig.now_s, rig.now_s + 2.0, 1.0)
-    (step,) = rig.look(CALM)
+    (step,) = rig.look(CALM, punctual=False)
     assert step.reason.startswith("100% of policy calls took longer")
-    assert rig.look(CALM, 10) == []
+    assert rig.look(CALM, 10, punctual=False) == []
     for _ in range(100):
         rig.watch.note_tick(0.05, 0)
-    (step,) = rig.look(CALM)
+    (step,) = rig.look(CALM, punctual=False)
     assert step.reason == "100% of ticks late or missed, limit 10%"
+
+
+def test_calls_longer_than_their_chunks_and_the_window_take_the_ladder_down_and_never_up():
+    rig = Rig()
+    levels = []
+    for _ in range(20):
+        began_s = rig.now_s
+        for _ in range(12):
+            rig.now_s += 1.0
+            for _ in range(30):
+                rig.watch.note_tick(0.0, 0)
+            rig.watch.look()
+            levels.append(rig.watch.pace.level)
+        rig.watch.note_call(began_s, rig.now_s, 1.0)
+    assert levels == sorted(levels)
+    assert levels[-1] == 4  # a step after every fourth call; the fifth would come at the next look
 
 
 def test_record_has_rungs_steps_and_why_others_were_left_out():

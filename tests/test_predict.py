@@ -3,6 +3,8 @@ import json
 from pathlib import Path
 
 import pytest
+from test_policy_thread import ARM_STATE, still
+from test_policy_thread import Rig as ThreadRig
 
 from benchmarks import predict_check
 from benchmarks.ceiling import Ceiling
@@ -29,6 +31,7 @@ from benchmarks.workload import (
     workload_of_manifest,
 )
 from edge.board_profile import load_board
+from edge.chunks import ChunkBuffer
 from edge.hardware import UNVERIFIED, Figure
 from edge.manifest import read_manifest
 from edge.profile import load_profile
@@ -36,6 +39,7 @@ from quantization.config import parse_config
 from quantization.recipes import RECIPES, find_recipe
 
 PICTURES = [(640, 480)] * 2
+CAMERAS = load_profile("so101").cameras
 # Around the comparison in docs/performance.md: GB/s, GFLOP/s, GOP/s of two x86 cores.
 X86 = Ceiling(threads=2, read_gb_s=77.3, fp32_gflop_s=509.0, int8_gop_s=1867.0)
 # Measured there, seconds of a whole call.
@@ -144,17 +148,42 @@ def test_more_cameras_and_more_depth_take_longer_and_a_faster_board_less(full):
 
 def test_a_rate_is_bounded_by_what_the_profile_allows(full):
     board = load_board("thor_t5000_maxn")
-    cameras = load_profile("so101").cameras
-    predicted = predict_board(full("int4"), board, cameras)
+    predicted = predict_board(full("int4"), board, CAMERAS, 30.0)
     assert predicted.units[GPU].call_ms(STILL) < 1e3 / board.max_policy_hz
     assert predicted.replans_hz(GPU, STILL) == board.max_policy_hz
-    slow = predict_board(full("int4"), load_board("orin_nano_8gb_15w"), cameras)
-    assert slow.replans_hz(GPU, STILL) == pytest.approx(1e3 / slow.units[GPU].call_ms(STILL))
+    slow = predict_board(full("int4"), load_board("orin_nano_8gb_15w"), CAMERAS, 10.0)
+    call_s = slow.units[GPU].call_ms(STILL) / 1e3
+    assert call_s < slow.chunk_s == 3.0
+    assert slow.replans_hz(GPU, STILL) == pytest.approx(1 / call_s)
+
+
+@pytest.mark.parametrize(
+    ("call_s", "max_chunk_age_s"), [(0.9, 30.0), (1.5, 30.0), (1.5, 2.0), (1.5, 1.1)]
+)
+def test_the_predicted_rate_is_that_of_the_policys_thread(full, call_s, max_chunk_age_s):
+    rig = ThreadRig(still)
+
+    def slow():
+        rig.now_s += call_s
+        return still()
+
+    rig.policy.answer = slow
+    rig.thread._chunks = ChunkBuffer(6, 30.0, 0.0, max_chunk_age_s)
+    rig.thread.observe(ARM_STATE, rig.now_s)
+    began_s = rig.now_s
+    rig.thread.call_once()
+    board = dataclasses.replace(load_board("orin_nano_8gb_15w"), max_chunk_age_s=max_chunk_age_s)
+    predicted = predict_board(full("int4"), board, CAMERAS, 30.0)
+    assert predicted.chunk_s == 1.0
+    unit = dataclasses.replace(predicted.units[CPU], stages_ms={STILL: {"vision": call_s * 1e3}})
+    predicted = dataclasses.replace(predicted, units={CPU: unit})
+    period_s = max(call_s, rig.thread._next_start_s() - began_s)
+    assert predicted.replans_hz(CPU, STILL) == pytest.approx(1 / period_s)
 
 
 def test_what_is_not_known_gives_no_figure_but_the_reason(full):
     board = load_board("thor_t5000_90w")
-    predicted = predict_board(full("int4"), board, load_profile("so101").cameras)
+    predicted = predict_board(full("int4"), board, CAMERAS, 30.0)
     for unit in (CPU, GPU):
         assert predicted.units[unit].call_ms(STILL) is None
         assert predicted.replans_hz(unit, STILL) is None
@@ -165,19 +194,51 @@ def test_what_is_not_known_gives_no_figure_but_the_reason(full):
 
 
 def test_a_model_that_does_not_fit_is_refused_with_the_recipe_that_would(full):
+    def predict(recipe, board):
+        return predict_board(full(recipe), board, CAMERAS, 30.0)
+
     board = load_board("orin_nano_8gb_25w")
-    cameras = load_profile("so101").cameras
-    predicted = predict_board(full("int8-int4"), board, cameras)
+    predicted = predict("int8-int4", board)
     assert predicted.units[CPU].fits is False
     assert predicted.fitting_recipe == "int8"
     small = one_mode(board, usable_mib=4096.0)
-    assert predict_board(full("int8"), small, cameras).fitting_recipe == "int4"
-    assert predict_board(full("int4"), small, cameras).units[CPU].fits
-    tiny = one_mode(board, usable_mib=2048.0)
-    assert predict_board(full("int4"), tiny, cameras).fitting_recipe is None
-    unknown = predict_board(full("fp32"), one_mode(board, usable_mib=None), cameras)
+    assert predict("int8", small).fitting_recipe == "int4"
+    assert predict("int4", small).units[CPU].fits
+    assert predict("int4", one_mode(board, usable_mib=2048.0)).fitting_recipe is None
+    unknown = predict("fp32", one_mode(board, usable_mib=None))
     assert unknown.units[CPU].fits is None
     assert unknown.units[CPU].call_ms(STILL)
+
+
+def test_what_a_board_has_for_a_bundle_bounds_what_fits_as_it_bounds_a_build(full):
+    """`build --recipe auto --profile` makes no larger bundle; the rest of the memory is kept."""
+    board = load_board("orin_nano_8gb_25w")
+    bundle_mib = full("int8").bundle_bytes / 2**20
+    for spare_mib, fits in ((1, True), (-1, False)):
+        limited = dataclasses.replace(board, bundle_mib=int(bundle_mib + spare_mib))
+        predicted = predict_board(full("int8"), limited, CAMERAS, 30.0)
+        assert predicted.need.total < board.hardware.usable_mib.value * 2**20
+        assert predicted.units[CPU].fits is fits
+        assert predicted.fitting_recipe == (None if fits else "int4")
+    unstated = dataclasses.replace(board, bundle_mib=None)
+    assert predict_board(full("int8"), unstated, CAMERAS, 30.0).units[CPU].fits
+
+
+def test_a_speed_of_zero_in_an_own_board_file_gives_no_figure_but_the_reason(full):
+    """The loader refuses those of the processor; the GPU's are 0 where there is none."""
+    board = load_board("orin_nano_8gb_25w")
+    for figure in ("bandwidth_gb_s", "int8_tops", "fp16_tflops", "fp32_gflops"):
+        predicted = predict_board(full("int4"), one_mode(board, **{figure: 0.0}), CAMERAS, 30.0)
+        assert predicted.units[GPU].reason == f"not known: {figure}"
+
+
+@pytest.mark.parametrize("name", ["config.json", "processor_config.json"])
+def test_a_configuration_that_is_no_object_is_refused_in_one_line(name, tmp_path, capsys):
+    for file in ("config.json", "processor_config.json"):
+        (tmp_path / file).write_text("[]" if file == name else "{}")
+    arguments = ["--checkpoint", str(tmp_path), "--recipe", "int4", "--all"]
+    assert main(["predict", *arguments]) == 2
+    assert f"{name}: not a JSON object" in capsys.readouterr().err
 
 
 def test_a_recipe_that_a_bundle_could_have_is_as_large_as_the_one_built(bundles):
@@ -228,6 +289,7 @@ def test_this_machine_is_predicted_and_measured(bundles, monkeypatch, capsys):
     ("arguments", "message"),
     [
         (["--size", "full", "--all"], "which recipe? give --recipe"),
+        (["--size", "full", "--recipe", "auto", "--all"], "auto chooses by measuring weights; g"),
         (["--recipe", "int4", "--all"], "0 models given"),
         (["--size", "full", "--recipe", "int4"], "for which board?"),
         (["--size", "full", "--recipe", "int4", "--all", "--profile", "sim"], "leave --profile"),

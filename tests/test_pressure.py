@@ -38,8 +38,27 @@ def test_missed_ticks_count_as_late_and_the_one_after_them_as_run():
 @pytest.mark.parametrize(("call_s", "share"), [(1.0, 0.0), (1.001, 1.0)])
 def test_call_is_late_when_it_takes_longer_than_its_chunk_lasts(call_s, share):
     deadlines = Deadlines(0.02, 10.0, 1)
-    deadlines.note_call(0.0, call_s, 1.0)
-    assert deadlines.shares(2.0)[0] == share
+    for start_s in range(4):
+        deadlines.note_call(start_s, start_s + call_s, 1.0)
+    assert deadlines.shares(5.0)[0] == share
+
+
+@pytest.mark.parametrize("min_count", [1, 1000])
+def test_calls_longer_than_the_window_are_counted_however_many_ticks_are_asked_for(min_count):
+    deadlines = Deadlines(0.02, 10.0, min_count)
+    shares = []
+    for number in range(6):
+        deadlines.note_call(12.0 * number, 12.0 * (number + 1), 1.0)
+        shares.append(deadlines.shares(12.0 * (number + 1))[0])
+    assert shares == [None, None, None, 1.0, 1.0, 1.0]
+
+
+def test_calls_of_the_whole_window_count_where_there_are_more_than_the_fewest():
+    deadlines = Deadlines(0.02, 10.0, 1)
+    for tenth in range(100):  # those of the first 5 s are late
+        start_s = tenth / 10
+        deadlines.note_call(start_s, start_s + 0.1, 1.0 if tenth >= 50 else 0.01)
+    assert [deadlines.shares(now_s)[0] for now_s in (9.99, 16.0)] == [0.5, 0.0]
 
 
 def test_what_is_older_than_the_window_is_forgotten():
@@ -61,7 +80,7 @@ def test_after_a_step_only_what_began_since_counts():
     deadlines.forget(5.0)
     assert deadlines.shares(6.0) == (None, None)
     deadlines.note_call(4.0, 9.0, 1.0)  # was under way at the step
-    deadlines.note_call(9.0, 9.5, 1.0)
-    deadlines.note_call(9.5, 11.0, 1.0)
+    for start_s in (9.0, 9.5, 10.0, 10.5):
+        deadlines.note_call(start_s, start_s + (0.5 if start_s < 10.0 else 1.5), 1.0)
     ticked(deadlines, 10)
     assert deadlines.shares(12.0) == (0.5, 0.0)

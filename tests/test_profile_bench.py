@@ -22,6 +22,7 @@ from benchmarks.profile_command import write_profile
 from benchmarks.profile_html import html_of
 from benchmarks.profile_report import as_json, read_profile_report
 from edge.errors import EdgeError
+from edge.loop import LoopEnd
 from edge.policy import STAGES
 
 PREDICTION = {
@@ -132,6 +133,35 @@ def test_a_signal_in_the_loop_writes_nothing_and_is_in_the_exit_code(
     assert main([*arguments, "--repeats", "1", "--rest", "1"]) == 143
     assert "signal 15 ended the loop after 90 ticks; nothing was written" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_loop_that_was_stopped_is_written_said_and_in_the_exit_code(
+    bundles, tmp_path, monkeypatch, capsys
+):
+    ends = [LoopEnd("stop", "shoulder_pan: blocked"), LoopEnd("time", "3 s are over")]
+
+    def measured(options, say):
+        root = tmp_path / f"board{len(ends)}"
+        return profiled_on(monkeypatch, root, BOARDS["pc"], options, end=ends.pop(0))
+
+    monkeypatch.setattr("benchmarks.profile_command.measure_profile", measured)
+    arguments = ["profile", str(bundles()), "--profile", "sim", "--repeats", "1", "--rest", "1"]
+    assert main([*arguments, "--accept-unjudged", "--out", str(tmp_path / "a")]) == 2
+    assert "the loop was stopped after 3.0 s: shoulder_pan: blocked" in capsys.readouterr().err
+    assert read_profile_report(tmp_path / "a")["loop"]["stopped"] == "shoulder_pan: blocked"
+    warning = '<p class="warn">The loop was stopped: shoulder_pan: blocked</p>'
+    assert warning in (tmp_path / "a" / "report.html").read_text("utf-8")
+    assert main([*arguments, "--accept-unjudged", "--out", str(tmp_path / "b")]) == 0
+    assert read_profile_report(tmp_path / "b")["loop"]["stopped"] is None
+
+
+def test_pictures_that_cannot_be_drawn_are_refused_before_anything_is_measured(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("benchmarks.profile_command.measure_profile", pytest.fail)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["profile", "bundle", "--profile", "sim", "--out", str(tmp_path / "out")]) == 2
+    assert "matplotlib; install what it needs with: pip install" in capsys.readouterr().err
 
 
 def test_what_the_loop_would_refuse_is_refused_before_anything_is_measured(

@@ -143,6 +143,28 @@ def test_a_wrong_type_an_unknown_and_a_missing_key_are_refused_by_schema_and_loa
         assert not validator(kind).is_valid(changed), f"the schema takes {what}"
 
 
+def test_a_number_of_a_board_that_is_out_of_range_is_refused_by_schema_and_loader(tmp_path):
+    values = board()
+    numbers = [
+        path for path in places(values) if type(at(values, path)) in (int, float) and path[1:]
+    ]
+    ladder = {path[1] for path in numbers if path[0] == "ladder"}
+    assert ladder == set(LADDER) - {"throttled"}
+    for path in numbers:
+        for wrong in (-1, 10**10):
+            changed = copy.deepcopy(values)
+            at(changed, path[:-1])[path[-1]] = wrong
+            assert not loads(BOARD, changed, tmp_path), f"the loader takes {path} {wrong}"
+            assert not validator(BOARD).is_valid(changed), f"the schema takes {path} {wrong}"
+
+
+@pytest.mark.parametrize("name", ["bandwidth_gb_s", "cpu_int8_gops", "cpu_fp32_gflops", "sms"])
+def test_only_a_figure_of_a_gpu_may_be_zero_for_schema_and_loader(name, tmp_path):
+    values = copy.deepcopy(board())
+    values["hardware"]["power_mode"][name].update(value=0, kind="derived")
+    assert validator(BOARD).is_valid(values) == loads(BOARD, values, tmp_path) == (name == "sms")
+
+
 def test_a_figure_without_a_value_is_unverified():
     values = board()
     values["hardware"] = copy.deepcopy(values["hardware"])

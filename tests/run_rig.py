@@ -31,6 +31,7 @@ class FakePolicy:
             recipe=SimpleNamespace(name="int4", layers={}),
             source=SimpleNamespace(sha256="ab" * 32, dtype="float32"),
             model=SimpleNamespace(embedding_dtype="float32"),
+            files={},
             gate=None,
         )
         self.bundle = SimpleNamespace(tags={"tag": tag}, manifest=manifest)

@@ -68,7 +68,8 @@ def runs(monkeypatch):
 
 
 def bench(*arguments):
-    return main(["loop", "bundle", "--profile", "sim", "--seconds", "1", *arguments])
+    asked = ["--profile", "sim", "--depth", "off", "--seconds", "1"]
+    return main(["loop", "bundle", *asked, *arguments])
 
 
 def test_every_rate_is_a_run_of_its_own_and_only_the_rate_differs(runs, capsys):

@@ -25,7 +25,7 @@ from edge.box_file import BoxHandover
 from edge.box_layout import LINE_END
 from edge.camera import Camera, close_cameras, open_cameras, wait_for_frames
 from edge.chunks import ChunkBuffer
-from edge.gate_entry import Asked, check_standing
+from edge.gate_entry import Asked, check_standing, judged_depth
 from edge.joints import JointIoError, JointReading
 from edge.ladder_rungs import Acting, usable_rungs
 from edge.ladder_watch import LadderWatch
@@ -127,6 +127,8 @@ def run_robot(options: RunOptions, profile: Profile, open_arm: OpenArm, say: Say
         box = RunBox(options.black_box, profile, options.longest_s, stack)
         say(f"opening {options.bundle}")
         policy = Policy.open(options.bundle, profile=profile, actions=options.actions)
+        if options.depth is None:
+            options = replace(options, depth=judged_depth(policy.bundle.manifest))
         say(f"{options.bundle}: {_judged(options, policy)}")
         if policy.actions == DISCRETE:
             profile = _without_commitment(profile)

@@ -6,8 +6,8 @@ import argparse
 import math
 from pathlib import Path
 
-from edge.gate_entry import FAILED, UNJUDGED, judged_depth
-from edge.manifest import CONTINUOUS, DISCRETE, read_manifest
+from edge.gate_entry import FAILED, UNJUDGED
+from edge.manifest import CONTINUOUS, DISCRETE
 from edge.run_options import RunOptions
 
 DEPTH_MODES = ("off", "full", "incremental")
@@ -101,11 +101,11 @@ def add_acceptance(command: argparse.ArgumentParser) -> None:
 
 
 def run_options(args: argparse.Namespace) -> RunOptions:
-    """Return what was asked for, typed; `BundleError` where the bundle is to say the depth."""
+    """Return what was asked for, typed."""
     return RunOptions(
         bundle=args.bundle,
         tasks=tuple(args.task),
-        depth=args.depth or judged_depth(read_manifest(args.bundle)),
+        depth=args.depth,
         norm_tag=args.norm_tag,
         ports=tuple(args.port) if args.port else None,
         calibrations=tuple(args.calibration) if args.calibration else None,

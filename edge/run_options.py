@@ -24,7 +24,7 @@ class RunOptions:
 
     bundle: Path
     tasks: tuple[str, ...]  # one after the other
-    depth: str
+    depth: str | None  # off, full or incremental; None: as the bundle passed its gate, else off
     norm_tag: str | None
     ports: tuple[str, ...] | None  # one for each arm of the profile, in its order
     calibrations: tuple[Path, ...] | None

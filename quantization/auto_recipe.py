@@ -156,7 +156,7 @@ def _build_within(
             say(_told(found, layers))
             path.rename(bundle)
             return manifest
-        excess += over
+        excess = max(excess + over, 2 * excess)  # little may change no step of the allocation
     raise BuildError(f"{bundle}: no recipe within {max_bytes} bytes was found; give more")
 
 

@@ -51,7 +51,6 @@ def test_a_bundle_is_predicted(bundles):
     [
         ["ceiling", "--threads", "1"],
         ["predict", "--size", "full", "--recipe", "int4", "--all"],
-        ["peer", "checkpoints/nano", "bundle"],
     ],
     ids=lambda arguments: arguments[0],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 from dataclasses import replace
@@ -25,10 +24,10 @@ from edge.gate_entry import (
     WHOLE,
     Asked,
     check_standing,
+    judged_depth,
     standing,
 )
 from edge.manifest import read_manifest
-from edge.run_arguments import add_run, run_options
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -39,7 +38,6 @@ def small(bundles, tmp_path):
     return shutil.copytree(bundles(recipe="int4"), tmp_path / "small")
 
 
-TASK = ["--profile", "sim", "--task", "lift"]
 USUAL = Asked("continuous", "tag", "incremental")
 
 
@@ -87,18 +85,10 @@ def test_a_bundle_that_passed_runs_the_way_it_was_judged(small):
     assert "depth off" in refusal(small, replace(USUAL, depth="off"))
 
 
-def test_depth_is_asked_for_as_it_was_judged(small):
-    def depth(*words):
-        return run_options(parser.parse_args(["run", str(small), *TASK, *words])).depth
-
-    parser = argparse.ArgumentParser()
-    add_run(parser.add_subparsers())
-    assert depth() == "off"
-    judge_as(small, FAILED)
-    assert depth() == "off"
-    judge_as(small)
-    assert depth() == "incremental"
-    assert depth("--depth", "full") == "full"
+def test_depth_is_what_was_judged_and_passed(small):
+    assert judged_depth(read_manifest(small)) == "off"
+    assert judged_depth(judge_as(small, FAILED)) == "off"
+    assert judged_depth(judge_as(small, depth="full")) == "full"
 
 
 def test_judged_again_only_the_new_verdict_counts(small):

@@ -43,6 +43,12 @@ def test_run_drives_the_arm_and_leaves_it_soft(rig):
     assert "cubes in the bin: red" in text
 
 
+def test_depth_is_the_one_that_was_judged_unless_another_is_asked_for(rig, monkeypatch):
+    monkeypatch.setattr(edge.run, "judged_depth", lambda manifest: "full")
+    assert run(rig, depth=None)[0].report["card"]["depth"] == "full"
+    assert run(rig, depth="incremental")[0].report["card"]["depth"] == "incremental"
+
+
 def test_chunks_of_tokens_are_not_held_to_what_the_arm_does_meanwhile(rig, monkeypatch):
     asked = []
 

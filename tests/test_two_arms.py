@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -48,21 +49,21 @@ def drive(robot, goal):
 
 def test_both_arms_move_as_one_and_stop_when_either_is_told_to(rig, profile):
     left, right, calibrations = rig
-    robot = open_servo_arms([left.port, right.port], calibrations, profile.arm)
-    start = robot.read().positions
-    assert start.shape == (12,)
-    robot.give_torque()
-    assert all(left.torque() + right.torque())
-    command = [sys.executable, "-m", "firmware_bridge.cli", "stop", "--port", right.port]
-    stop = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    goal = start + np.array([3.0, *[0.0] * 11])
-    with pytest.raises(StopRequested, match="right arm: stopped by 'molmoact-arm stop'"):
-        drive(robot, goal)
-    robot.soft_stop()
-    assert left.is_limp()
-    assert right.is_limp()
-    assert "limp: servos 1 2 3 4 5 6\n" in stop.communicate(timeout=PATIENCE_S)[0]
-    robot.close()
+    # Left open by a failure, the arms' watchdogs would end the program: these tests.
+    with closing(open_servo_arms([left.port, right.port], calibrations, profile.arm)) as robot:
+        start = robot.read().positions
+        assert start.shape == (12,)
+        robot.give_torque()
+        assert all(left.torque() + right.torque())
+        command = [sys.executable, "-m", "firmware_bridge.cli", "stop", "--port", right.port]
+        stop = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        goal = start + np.array([3.0, *[0.0] * 11])
+        with pytest.raises(StopRequested, match="right arm: stopped by 'molmoact-arm stop'"):
+            drive(robot, goal)
+        robot.soft_stop()
+        assert left.is_limp()
+        assert right.is_limp()
+        assert "limp: servos 1 2 3 4 5 6\n" in stop.communicate(timeout=PATIENCE_S)[0]
     for port in (left.port, right.port):  # both are free again
         open_servo_arms([port], calibrations[:1], load_profile("sim").arm).close()
 

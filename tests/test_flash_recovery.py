@@ -172,8 +172,8 @@ def test_a_guard_that_cannot_write_keeps_no_release_from_starting(device, releas
     layout.state.with_name(".state.json.new").mkdir()
     os.kill(before[1], signal.SIGKILL)
     wait_for(lambda: device.running()["process"] is None)
+    wait_for(lambda: device.running()["process"] == release(1).manifest.id)
     wait_for(lambda: device.running()["state"] == "running")
-    assert device.running()["process"] == release(1).manifest.id
     layout.state.with_name(".state.json.new").rmdir()
     assert status_of(device)["trial"] is None
 

@@ -6,12 +6,32 @@ import shutil
 import threading
 import time
 
+import pytest
+
 from deploy.device.installing import install_release
 from deploy.device.layout import Layout, read_config
-from deploy.practice_release import practice_release
+from deploy.practice_device import PracticeDevice
+from deploy.practice_release import make_key, practice_release
 from deploy.push import PushWishes, push_release
 
 SOON = PushWishes(settle_s=0.2, start_s=10.0)
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory):
+    return make_key(tmp_path_factory.mktemp("key"), "team")
+
+
+@pytest.fixture(scope="module")
+def release(key, tmp_path_factory):
+    return release_maker(key, tmp_path_factory.mktemp("releases"))
+
+
+@pytest.fixture
+def device(key, tmp_path):
+    device = PracticeDevice(tmp_path / "device", [key])
+    yield device
+    device.close()
 
 
 def release_maker(key, folder):

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from flash_rig import SOON, assert_runs, installed, push, release_maker, status_of, wait_for
+from flash_rig import SOON, assert_runs, installed, push, status_of, wait_for
 
 from deploy import cli
 from deploy.agent_archive import agent_archive
@@ -19,29 +19,12 @@ from deploy.device.settings import read_settings
 from deploy.device.state import read_state
 from deploy.device.supervisor import WATCHDOG_S
 from deploy.errors import ConnectionLostError, DeviceRefusedError, FlashError
-from deploy.practice_device import PracticeDevice
-from deploy.practice_release import CRASHING, SICK, make_key, practice_release
+from deploy.practice_release import CRASHING, SICK, practice_release
 from deploy.push import ACTIVATE, RECEIVE, push_release
 from edge.service_notify import ServiceNotifier
 
+pytest_plugins = ("flash_rig",)  # key, release, device
 pytestmark = pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="no ssh-keygen here")
-
-
-@pytest.fixture(scope="module")
-def key(tmp_path_factory):
-    return make_key(tmp_path_factory.mktemp("key"), "team")
-
-
-@pytest.fixture(scope="module")
-def release(key, tmp_path_factory):
-    return release_maker(key, tmp_path_factory.mktemp("releases"))
-
-
-@pytest.fixture
-def device(key, tmp_path):
-    device = PracticeDevice(tmp_path / "device", [key])
-    yield device
-    device.close()
 
 
 def test_flash_update_and_back(device, release):

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from flash_rig import SOON, assert_runs, installed, push, release_maker, status_of, wait_for
+from flash_rig import SOON, assert_runs, installed, push, status_of, wait_for
 
 from deploy.device.activation import activate, check_installed
 from deploy.device.errors import DeviceError
@@ -21,29 +21,12 @@ from deploy.device.layout import Layout, read_config
 from deploy.device.service import service_of
 from deploy.device.state import read_state, write_state
 from deploy.errors import ConnectionLostError, DeviceRefusedError
-from deploy.practice_device import PracticeDevice
-from deploy.practice_release import CRASHING, make_key
+from deploy.practice_release import CRASHING
 from deploy.push import ACTIVATE, OFFER, RECONNECT_S, push_release
 
+pytest_plugins = ("flash_rig",)  # key, release, device
 pytestmark = pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="no ssh-keygen here")
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(scope="module")
-def key(tmp_path_factory):
-    return make_key(tmp_path_factory.mktemp("key"), "team")
-
-
-@pytest.fixture(scope="module")
-def release(key, tmp_path_factory):
-    return release_maker(key, tmp_path_factory.mktemp("releases"))
-
-
-@pytest.fixture
-def device(key, tmp_path):
-    device = PracticeDevice(tmp_path / "device", [key])
-    yield device
-    device.close()
 
 
 class Outage:

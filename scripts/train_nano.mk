@@ -9,10 +9,13 @@ HELD_OUT ?= 12
 QUESTIONS ?= --train 12000 --test 600
 CODEC    ?= --steps 400 --hidden 8 --stretch dataset
 STEPS    ?=
+SET      ?=
 WORKERS  ?= 2
 SIZE     ?= 240x180
 
 TRAIN := $(BIN)/molmoact-train
+# How a stage is run: `train_skill.mk` runs it on as many processes as there are cores.
+RUN   ?= $(TRAIN) run
 runs   = $(addprefix runs/nano/,$(addsuffix /checkpoint,$(1)))
 
 .DEFAULT_GOAL := runs/nano/bundle
@@ -40,8 +43,8 @@ data/demos_depth: | data/depth_codec
 	$(TRAIN) depth annotate data/demos --codec data/depth_codec --out $@ --workers $(WORKERS)
 
 runs/nano/%/checkpoint:
-	$(TRAIN) run $(RECIPES)/$*.yaml --out runs/nano/$* \
-	  $(if $(wildcard runs/nano/$*),--resume) $(if $(STEPS),--set steps=$(STEPS))
+	$(RUN) $(RECIPES)/$*.yaml --out runs/nano/$* \
+	  $(if $(wildcard runs/nano/$*),--resume) $(if $(STEPS),--set steps=$(STEPS)) $(SET)
 
 $(call runs,general): | data/questions/general data/questions/text
 $(call runs,specialise): | $(call runs,general) data/questions/embodied

@@ -8,7 +8,6 @@
 BIN       ?= .venv/bin
 RECIPES   ?= training/recipes/skill
 PROCESSES ?= 2
-NANO      := $(MAKE) -f scripts/train_nano.mk
 
 TRAIN  := $(BIN)/molmoact-train
 MOMENTS = $(TRAIN) demos $@ --light-only --workers $(PROCESSES)
@@ -17,6 +16,8 @@ VISITS  = $(MOMENTS) --every 10 --episodes 150 --tasks touch,put_in_bin,put_in_b
 	--starts folded=0.5,somewhere=0.1,missed=0.1,after=0.3
 LAUNCH := OMP_NUM_THREADS=1 $(BIN)/python -m accelerate.commands.launch --multi_gpu \
 	--num_processes $(PROCESSES) --main_process_port 0 -m training.cli
+# Batches of 16, shared by the processes.
+NANO    = $(MAKE) -f scripts/train_nano.mk RUN="$(LAUNCH) run" SET="--set micro_batch_size=8"
 
 CHAIN := $(addprefix runs/nano/,general specialise rehearse) $(addprefix runs/skill/,point mention \
 	anywhere deep discrete expert depth correct)

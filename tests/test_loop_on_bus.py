@@ -3,6 +3,7 @@
 import dataclasses
 import threading
 import time
+from contextlib import closing
 
 import numpy as np
 from emulated_arm import emulator_process
@@ -53,8 +54,10 @@ def torque_enable(arm, servo_id):
 def drive(tmp_path, seconds, *emulator_arguments, feed=None, offset_deg=6.0):
     """Arm emulated servos and follow one chunk that turns the shoulder: (end, log, torque)."""
     save_calibration(default_calibration(), tmp_path / "calibration.json")
-    with emulator_process(tmp_path / "port", *emulator_arguments) as process:
-        arm = open_servo_arm(str(tmp_path / "port"), tmp_path / "calibration.json", ARM)
+    with (
+        emulator_process(tmp_path / "port", *emulator_arguments) as process,
+        closing(open_servo_arm(str(tmp_path / "port"), tmp_path / "calibration.json", ARM)) as arm,
+    ):
         start = arm.read().positions
         goal = start + np.array([offset_deg, 0.0, 0.0, 0.0, 0.0, 0.0])
         chunks = ChunkBuffer(6, ARM.action_hz, 0.0, 30.0)
@@ -67,7 +70,6 @@ def drive(tmp_path, seconds, *emulator_arguments, feed=None, offset_deg=6.0):
         chunks.put(np.tile(goal, (1000, 1)), now_s, now_s)
         end = loop.run(seconds, threading.Event())
         torque = [torque_enable(arm, servo_id) for servo_id in range(1, 7)]
-        arm.close()
     return end, log, torque
 
 

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,11 @@ QUICK = dataclasses.replace(
 )
 
 
+def opened(tmp_path, calibration):
+    """Open QUICK; closed whatever happens, so that no watchdog stays behind a failed test."""
+    return closing(open_servo_arm(str(tmp_path / "port"), calibration, QUICK))
+
+
 @pytest.fixture
 def calibration(tmp_path):
     save_calibration(default_calibration(), tmp_path / "calibration.json")
@@ -27,8 +33,7 @@ def calibration(tmp_path):
 
 
 def test_loop_moves_emulated_servos_and_leaves_them_soft(tmp_path, calibration):
-    with emulator_process(tmp_path / "port"):
-        arm = open_servo_arm(str(tmp_path / "port"), calibration, QUICK)
+    with emulator_process(tmp_path / "port"), opened(tmp_path, calibration) as arm:
         start = arm.read().positions
         arm.give_torque()
         goal = start + np.array([8.0, 0.0, 0.0, 0.0, 0.0, 0.0])
@@ -38,38 +43,34 @@ def test_loop_moves_emulated_servos_and_leaves_them_soft(tmp_path, calibration):
         arm.soft_stop()
         with pytest.raises(JointIoError, match="arm without torque"):
             arm.write(goal)
-        arm.close()
 
 
 def test_goal_before_torque_is_refused(tmp_path, calibration):
-    with emulator_process(tmp_path / "port"):
-        arm = open_servo_arm(str(tmp_path / "port"), calibration, QUICK)
-        with pytest.raises(JointIoError, match="arm without torque"):
-            arm.write(np.zeros(6))
-        arm.close()
+    with (
+        emulator_process(tmp_path / "port"),
+        opened(tmp_path, calibration) as arm,
+        pytest.raises(JointIoError, match="arm without torque"),
+    ):
+        arm.write(np.zeros(6))
 
 
 def test_servos_that_vanish_are_joint_io_errors(tmp_path, calibration):
-    with emulator_process(tmp_path / "port") as process:
-        arm = open_servo_arm(str(tmp_path / "port"), calibration, QUICK)
+    with emulator_process(tmp_path / "port") as process, opened(tmp_path, calibration) as arm:
         process.kill()
         process.wait()
         with pytest.raises(JointIoError):
             arm.read()
         with pytest.raises(JointIoError, match="did not confirm torque off"):
             arm.soft_stop()
-        arm.close()
 
 
 def test_port_that_is_absent_or_taken_is_named(tmp_path, calibration):
     with pytest.raises(JointIoError, match="absent-port"):
         open_servo_arm(str(tmp_path / "absent-port"), calibration, ARM)
-    with emulator_process(tmp_path / "port"):
-        first = open_servo_arm(str(tmp_path / "port"), calibration, ARM)
+    with emulator_process(tmp_path / "port"), opened(tmp_path, calibration):
         with pytest.raises(JointIoError, match=str(tmp_path / "port")) as error:
             open_servo_arm(str(tmp_path / "port"), calibration, ARM)
         assert "\n" not in str(error.value)
-        first.close()
 
 
 def test_calibration_of_other_servos_is_refused(tmp_path, calibration):

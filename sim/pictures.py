@@ -66,8 +66,8 @@ class Pictures:
         for geom in self._scene.geoms[: self._scene.ngeom]:
             if geom.objtype == mujoco.mjtObj.mjOBJ_GEOM:
                 bodies[geom.segid + 1] = self._model.geom_bodyid[geom.objid]
-        numbers = self._colour.astype(np.int64) @ [1, 1 << 8, 1 << 16]  # 0 is the background
-        return np.flipud(bodies[numbers])
+        low, middle, high = (self._colour[..., byte].astype(np.int32) for byte in range(3))
+        return np.flipud(bodies[low | middle << 8 | high << 16])  # 0 is the background
 
     def close(self) -> None:
         """Free the context."""

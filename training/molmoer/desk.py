@@ -30,6 +30,7 @@ BIN = "bin"
 _UNDER_THE_DESK_M = np.array([0.0, 0.0, -2.0])
 _BIN_WALL_M = (0.055, 0.040)  # half width and height
 _OPEN_SHARE, _CLOSED_SHARE = 0.6, 0.25  # of the gripper's range
+_CORNERS = np.array(np.meshgrid(*[[-1, 1]] * 3)).reshape(3, -1).T  # of a box
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +148,10 @@ class Desk:
     def outlines(self) -> dict[str, Outline]:
         """Find every object in the front picture; one that is wholly hidden is left out."""
         owners = self._pictures.draw_owners(self._data, FRONT)
+        flat, width = owners.ravel(), owners.shape[1]
         found = {}
         for name, body in self._shown.items():
-            rows, columns = np.nonzero(owners == self._bodies[body])
+            rows, columns = np.divmod(np.flatnonzero(flat == self._bodies[body]), width)
             if len(rows):
                 found[name] = self._outline(rows, columns, self._whole_px(name))
         return found
@@ -167,10 +169,9 @@ class Desk:
         if name == BIN:
             wide, high = _BIN_WALL_M
             half, offset = np.array([wide, wide, high / 2]), np.array([0.0, 0.0, high / 2])
-        signs = np.array(np.meshgrid(*[[-1, 1]] * 3)).reshape(3, -1).T
         body = self._bodies[self._shown[name]]
         turn = self._data.xmat[body].reshape(3, 3)
-        corners_m = self._data.xpos[body] + (offset + signs * half) @ turn.T
+        corners_m = self._data.xpos[body] + (offset + _CORNERS * half) @ turn.T
         seen = self.seen_from_front(corners_m)[:, :2] * self.size_px
         return float(cv2.contourArea(cv2.convexHull(seen.astype(np.float32))))
 

@@ -14,17 +14,22 @@ from deploy.device.service import (
     FAILED,
     RUNNING,
     STARTING,
+    STOPPED,
     SystemdService,
     release_of_process,
     watch,
 )
 from deploy.device.state import State, read_state, write_state
+from deploy.release_build import system_parts
+from firmware_bridge import stop_socket
 
 STAND_IN = """#!/bin/sh
 echo "$(basename "$0") $*" >> {calls}
 [ -f {answer} ] && [ "$1" = show ] && cat {answer}
+[ "$(basename "$0") $1" = "journalctl {own}" ] && cat {words}
 exit 0
 """
+OWN = "_SYSTEMD_INVOCATION_ID=b027dc07"
 
 
 @pytest.fixture
@@ -33,12 +38,15 @@ def systemd(tmp_path, monkeypatch):
     calls, answer, programs = tmp_path / "calls", tmp_path / "answer", tmp_path / "bin"
     programs.mkdir()
     for name in ("systemctl", "udevadm", "journalctl"):
-        (programs / name).write_text(STAND_IN.format(calls=calls, answer=answer))
+        stand_in = STAND_IN.format(calls=calls, answer=answer, own=OWN, words=tmp_path / "words")
+        (programs / name).write_text(stand_in)
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     folders = {"molmoact-edge.service": tmp_path / "system", "60-molmoact-arm.rules": tmp_path}
     (tmp_path / "system").mkdir()
     monkeypatch.setattr(service_module, "_SYSTEM_FOLDERS", folders)
+    monkeypatch.setattr(service_module, "_UDEV", tmp_path / "udev")
+    (tmp_path / "udev").touch()
 
     def heard():
         lines = calls.read_text().splitlines() if calls.exists() else []
@@ -56,6 +64,14 @@ def release_in(folder, unit="unit 1", rules="rules 1"):
     (folder / "system" / "molmoact-edge.service").write_text(unit)
     (folder / "system" / "60-molmoact-arm.rules").write_text(rules)
     return folder
+
+
+def test_the_units_sandbox_leaves_the_stop_socket_where_it_is_looked_for():
+    lines = system_parts()["system/molmoact-edge.service"].decode().splitlines()
+    stated = [line.split("=", 1) for line in lines if "=" in line and not line.startswith("#")]
+    assert ("PrivateTmp", "yes") not in [tuple(pair) for pair in stated]
+    writable = [path for key, value in stated if key == "ReadWritePaths" for path in value.split()]
+    assert str(stop_socket._SHARED_FOLDER) in writable
 
 
 TOLD = [
@@ -81,6 +97,14 @@ def test_files_whose_writer_died_before_telling_are_told_the_next_time(systemd, 
         (folder / name).write_bytes((release / "system" / name).read_bytes())
     service.adopt(release)
     assert heard() == TOLD
+
+
+def test_where_udev_does_not_run_its_rule_is_installed_and_nobody_told(systemd, tmp_path):
+    service, heard, _ = systemd
+    (tmp_path / "udev").unlink()
+    service.adopt(release_in(tmp_path / "r1"))
+    assert (tmp_path / "60-molmoact-arm.rules").read_text() == "rules 1"
+    assert heard() == TOLD[:2]
 
 
 @pytest.fixture
@@ -130,14 +154,35 @@ def test_a_new_start_forgets_what_failed_before(systemd):
 
 @pytest.mark.parametrize(
     ("said", "state"),
-    [("active", RUNNING), ("activating", STARTING), ("failed", FAILED), ("inactive", "stopped")],
+    [("active", RUNNING), ("activating", STARTING), ("failed", FAILED), ("inactive", STOPPED)],
 )
 def test_what_systemd_says_is_read(systemd, said, state):
     service, _, answers = systemd
     answers(ActiveState=said, NRestarts=2, MainPID=0, StatusText="waiting for a task: x=y")
     status = service.status()
     assert (status["state"], status["restarts"], status["pid"]) == (state, 2, None)
-    assert status["says"] == "waiting for a task: x=y"
+    if said.startswith("activ"):
+        assert status["says"] == "waiting for a task: x=y"
+
+
+def test_a_service_that_failed_says_why_and_not_what_it_waited_for(systemd, tmp_path):
+    service, _, answers = systemd
+    said = "molmoact-edge: error: camera front: /dev/video0 does not exist"
+    (tmp_path / "words").write_text(said + "\n")
+    shown = {"MainPID": 0, "StatusText": "waiting for /dev/molmoact-arm", "Result": "exit-code"}
+    answers(ActiveState="failed", InvocationID="b027dc07", **shown)
+    assert service.status()["says"] == service.last_words() == said
+    answers(ActiveState="inactive", **shown)
+    assert service.status()["says"] == ""
+
+
+def test_a_service_that_was_ended_says_by_what(systemd, tmp_path):
+    service, _, answers = systemd
+    answers(ActiveState="failed", InvocationID="b027dc07", Result="watchdog")
+    (tmp_path / "words").write_text("")
+    assert service.status()["says"] == "it said nothing (systemd: watchdog)"
+    (tmp_path / "words").write_text("opening the bundle\n")
+    assert service.status()["says"] == "opening the bundle (systemd: watchdog)"
 
 
 class Told:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +19,8 @@ from deploy.device.layout import SERVICE, SYSTEMD, Config, Layout
 RUNNING, STARTING, FAILED, STOPPED = "running", "starting", "failed", "stopped"
 UDEV_RULES = "60-molmoact-arm.rules"
 _SYSTEM_FOLDERS = {SERVICE: Path("/etc/systemd/system"), UDEV_RULES: Path("/etc/udev/rules.d")}
+_UDEV = "/run/udev/control"  # not there in a container, though udevadm may be
+_PROGRAM = "molmoact-edge-service"  # as the journal calls it
 SUPERVISOR_SAYS = "supervisor: "
 _COMMAND_S = 60.0
 _SUPERVISOR_START_S = 60.0  # of an emulated processor, too
@@ -66,7 +67,7 @@ class SystemdService:
                 write_whole(target, content)
         _command("systemctl", "daemon-reload")
         _command("systemctl", "enable", SERVICE)
-        if shutil.which("udevadm"):
+        if os.path.exists(_UDEV):
             _command("udevadm", "control", "--reload-rules")
             _command("udevadm", "trigger", "--subsystem-match=tty")
 
@@ -80,24 +81,35 @@ class SystemdService:
         _command("systemctl", "stop", SERVICE, may_fail=True)
 
     def status(self) -> dict:
-        """Return state, pid, restarts and the release that runs."""
-        names = ("ActiveState", "NRestarts", "MainPID", "StatusText", "Result")
-        text = _command("systemctl", "show", "-p", ",".join(names), SERVICE, may_fail=True)
-        shown = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+        """Return state, pid, restarts, the release that runs, and why when it failed."""
+        shown = self._shown("ActiveState", "NRestarts", "MainPID", "StatusText")
         pid = int(shown.get("MainPID") or 0) or None
+        state = _FROM_SYSTEMD.get(shown.get("ActiveState", ""), STOPPED)
+        says = "" if state == STOPPED else shown.get("StatusText", "")  # stays when it is over
         return {
             "kind": "systemd",
-            "state": _FROM_SYSTEMD.get(shown.get("ActiveState", ""), STOPPED),
+            "state": state,
             "restarts": int(shown.get("NRestarts") or 0),
             "pid": pid,
             "release": release_of_process(pid),
-            "says": shown.get("StatusText", ""),
+            "says": self.last_words() if state == FAILED else says,
         }
 
     def last_words(self) -> str:
-        """Return the last line that the service logged."""
-        text = _command("journalctl", "-u", SERVICE, "-n", "5", "-o", "cat", may_fail=True)
-        return (text.strip().splitlines() or [""])[-1]
+        """Return the last line that the service logged, and how it ended where it was ended.
+
+        By program and invocation: what systemd logs of the unit comes behind the service's reason.
+        """
+        shown = self._shown("InvocationID", "Result")
+        which = "_SYSTEMD_INVOCATION_ID=" + shown.get("InvocationID", "")
+        words = ("journalctl", which, "-t", _PROGRAM, "-q", "-n", "1", "-o", "cat")
+        said = _command(*words, may_fail=True).strip() or "it said nothing"
+        ended = shown.get("Result", "success")
+        return said if ended in ("exit-code", "success") else f"{said} (systemd: {ended})"
+
+    def _shown(self, *names: str) -> dict:
+        text = _command("systemctl", "show", "-p", ",".join(names), SERVICE, may_fail=True)
+        return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
 
 class SupervisedService:

@@ -19,10 +19,11 @@ from pathlib import Path
 
 from edge import cli
 from edge.errors import EdgeError
+from edge.profile import SOURCE_V4L2, load_profile
 from edge.service_notify import NotifyingArm, ServiceNotifier
 
 WAITING = "waiting for a task: molmoact-flash run HOST --task WORDS"
-PORT_S, POLL_S = 30.0, 0.2  # after boot a USB adapter may come later than the service
+DEVICES_S, POLL_S = 30.0, 0.2  # after boot USB devices may come later than the service
 EXIT_OK, EXIT_ERROR = 0, 2
 
 
@@ -41,7 +42,7 @@ def main() -> int:
     if words is None:
         _wait(notifier)
         return EXIT_OK
-    _wait_for_ports(words, notifier)
+    _wait_for_devices(words, notifier)
     return cli.main(words, wrap_arm=lambda arm: NotifyingArm(arm, notifier))
 
 
@@ -80,11 +81,16 @@ def _read(path: Path, absent: dict | None) -> dict:
         raise ServiceError(f"{path}: cannot be read ({error})") from error
 
 
-def _wait_for_ports(words: Sequence[str], notifier: ServiceNotifier) -> None:
-    """Wait until every port is there; `run` says what is missing when it never comes."""
-    ports = [word for before, word in pairwise(words) if before == "--port"]
-    deadline_s = time.monotonic() + PORT_S
-    while missing := [port for port in ports if not os.path.exists(port)]:
+def _wait_for_devices(words: Sequence[str], notifier: ServiceNotifier) -> None:
+    """Wait until every port and camera is there; `run` says what is missing when it never comes."""
+    devices = [word for before, word in pairwise(words) if before == "--port"]
+    try:
+        cameras = load_profile(words[words.index("--profile") + 1]).cameras
+    except EdgeError:
+        return  # `run` says what is wrong with the profile
+    devices += [camera.path for camera in cameras if camera.source == SOURCE_V4L2]
+    deadline_s = time.monotonic() + DEVICES_S
+    while missing := [device for device in devices if not os.path.exists(device)]:
         if time.monotonic() > deadline_s:
             return
         notifier.status(f"waiting for {missing[0]}")

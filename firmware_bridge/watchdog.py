@@ -76,6 +76,7 @@ class Watchdog:
 
     def run(self) -> None:
         """Watch until the program is done with the arm, gone before torque, or taken over."""
+        self._page.watchdog_seen_ns = time.monotonic_ns()  # before anybody looks for it
         self._control.send(READY)
         try:
             why = TakenOver.NO

@@ -11,12 +11,13 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
 import pytest
 
-from edge import cli
+from edge import cli, service
 from edge.errors import EdgeError
 from edge.health_check import HealthError, check_health
 from edge.profile import load_profile
@@ -159,6 +160,21 @@ def test_the_waiting_service_says_so_and_ends_when_told(tmp_path, manager):
         assert process.wait(20) == 0
     finally:
         process.kill()
+
+
+def test_service_waits_for_ports_and_cameras_that_come_late(tmp_path, monkeypatch):
+    devices = [tmp_path / name for name in ("port", "front", "wrist")]
+    late, said = iter(devices), []
+    cameras = tuple(
+        dataclasses.replace(camera, source="v4l2", path=str(path))
+        for camera, path in zip(load_profile("so101").cameras, devices[1:], strict=True)
+    )
+    profile = dataclasses.replace(load_profile("so101"), cameras=cameras)
+    monkeypatch.setattr(service, "load_profile", lambda name: profile)
+    monkeypatch.setattr(service.time, "sleep", lambda seconds: next(late).touch())
+    words = ["run", "bundle", "--profile", "mine.yaml", "--port", str(devices[0])]
+    service._wait_for_devices(words, SimpleNamespace(status=said.append))
+    assert said == [f"waiting for {device}" for device in devices]
 
 
 def test_check_prints_one_line_with_a_real_inference(bundles, capsys):

@@ -1,6 +1,7 @@
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +15,7 @@ from firmware_bridge.life_sign import (
     outcome_word,
     unconfirmed_servos,
 )
+from firmware_bridge.watchdog import Watchdog
 from firmware_bridge.watched_port import WatchedPort
 
 IDS = (1, 2, 3, 4, 5, 6)
@@ -157,3 +159,18 @@ def test_record_never_replaces_a_file(tmp_path):
         words.write(descriptor, "why")
     os.close(descriptor)
     assert (tmp_path / "record").read_text() == "precious"
+
+
+def test_a_watchdog_has_shown_life_before_it_says_that_it_is_ready(page):
+    began_ns, shown_ns = time.monotonic_ns(), []
+
+    class Program:
+        def send(self, message):
+            shown_ns.append(page.watchdog_seen_ns)
+            page.phase = Phase.DONE
+
+    watchdog = object.__new__(Watchdog)
+    watchdog._page, watchdog._control = page, Program()
+    watchdog._server = SimpleNamespace(close=lambda: None)
+    watchdog.run()
+    assert shown_ns[0] >= began_ns

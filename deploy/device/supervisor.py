@@ -34,7 +34,7 @@ from deploy.device.service import (
     service_of,
 )
 
-START_BURST, START_INTERVAL_S = 3, 120.0
+START_BURST, START_INTERVAL_S = 3, 1200.0  # as the unit
 RESTART_S = 1.0
 WATCHDOG_S = 15.0
 STOP_S = 20.0

@@ -1,7 +1,7 @@
 # The checkpoint that can do something: MolmoER's stages at nano size, pointing, places behind words
-# in three steps, then the simulated desk's three tasks as discrete actions and as flow, with depth
-# and the policy's own states, and once more with those to which that brings it. Every product is
-# made when it is absent, and what was interrupted goes on:
+# in three steps, then the simulated desk's three tasks as discrete actions, as flow, and with depth;
+# then the policy's own states, and once more those to which that brings it. Every product is made
+# when it is absent, and what was interrupted goes on:
 #
 #     make -f scripts/train_skill.mk
 
@@ -10,7 +10,7 @@ RECIPES   ?= training/recipes/skill
 PROCESSES ?= 2
 
 TRAIN  := $(BIN)/molmoact-train
-MOMENTS = $(TRAIN) demos $@ --light-only --workers $(PROCESSES)
+MOMENTS = mkdir -p $(@D) && $(TRAIN) demos $@ --light-only --workers $(PROCESSES)
 DEMOS   = $(MOMENTS) --every 5 --tasks touch,touch,put_in_bin,put_in_bin,push_to_mark
 VISITS  = $(MOMENTS) --every 10 --episodes 150 --tasks touch,put_in_bin,put_in_bin,push_to_mark \
 	--starts folded=0.5,somewhere=0.1,missed=0.1,after=0.3
@@ -20,7 +20,7 @@ LAUNCH := OMP_NUM_THREADS=1 $(BIN)/python -m accelerate.commands.launch --multi_
 NANO    = $(MAKE) -f scripts/train_nano.mk RUN="$(LAUNCH) run" SET="--set micro_batch_size=8"
 
 CHAIN := $(addprefix runs/nano/,general specialise rehearse) $(addprefix runs/skill/,point mention \
-	anywhere deep discrete expert depth correct)
+	anywhere deep discrete expert depth correct1 correct2)
 
 .DEFAULT_GOAL := runs/skill/shipped
 .SECONDARY:
@@ -57,11 +57,11 @@ data/skill/beginnings:
 	$(MOMENTS) --beginnings --every 15 --episodes 350 --seed 30 --tasks touch
 
 # Where the policy of a stage brings itself, and what the scripted expert would do there.
-data/skill/corrections1: | runs/skill/expert/bundle
-	$(VISITS) --seed 11 --policy runs/skill/expert/bundle
+data/skill/corrections1: | runs/skill/depth/bundle
+	$(VISITS) --seed 11 --policy runs/skill/depth/bundle
 
-data/skill/corrections2: | runs/skill/depth/bundle
-	$(VISITS) --seed 12 --policy runs/skill/depth/bundle
+data/skill/corrections2: | runs/skill/correct1/bundle
+	$(VISITS) --seed 12 --policy runs/skill/correct1/bundle
 
 runs/skill/%/bundle: | runs/skill/%/checkpoint
 	$(BIN)/molmoact-quantize build runs/skill/$*/checkpoint $@ --recipe fp32
@@ -91,10 +91,11 @@ runs/skill/discrete/checkpoint: | runs/skill/deep/checkpoint data/skill/openfast
 	data/skill/crossed data/skill/beginnings
 runs/skill/expert/checkpoint: | runs/skill/discrete/checkpoint
 runs/skill/depth/checkpoint: | runs/skill/expert/checkpoint data/skill/demos_depth \
-	data/skill/crossed_depth data/skill/corrections1_depth
-runs/skill/correct/checkpoint: | runs/skill/depth/checkpoint data/skill/corrections2_depth
+	data/skill/crossed_depth
+runs/skill/correct1/checkpoint: | runs/skill/depth/checkpoint data/skill/corrections1_depth
+runs/skill/correct2/checkpoint: | runs/skill/correct1/checkpoint data/skill/corrections2_depth
 
 # What lies in checkpoints/nano: half the bytes, and the curves.
-runs/skill/shipped: | runs/skill/correct/checkpoint
-	$(TRAIN) merge runs/skill/correct $@ --dtype bf16
+runs/skill/shipped: | runs/skill/correct2/checkpoint
+	$(TRAIN) merge runs/skill/correct2 $@ --dtype bf16
 	$(TRAIN) curves $@/curves.png $(CHAIN) --title "checkpoints/nano"

@@ -4,10 +4,14 @@
 # when it is absent, and what was interrupted goes on:
 #
 #     make -f scripts/train_skill.mk
+#     make -f scripts/train_skill.mk BEGUN=checkpoints/nano_discrete    # half the time
+#
+# BEGUN is a checkpoint with all stages up to `discrete` behind it, and their logs.
 
 BIN       ?= .venv/bin
 RECIPES   ?= training/recipes/skill
 PROCESSES ?= 2
+BEGUN     ?=
 
 TRAIN  := $(BIN)/molmoact-train
 MOMENTS = mkdir -p $(@D) && $(TRAIN) demos $@ --light-only --workers $(PROCESSES)
@@ -19,8 +23,11 @@ LAUNCH := OMP_NUM_THREADS=1 $(BIN)/python -m accelerate.commands.launch --multi_
 # Batches of 16, shared by the processes.
 NANO    = $(MAKE) -f scripts/train_nano.mk RUN="$(LAUNCH) run" SET="--set micro_batch_size=8"
 
-CHAIN := $(addprefix runs/nano/,general specialise rehearse) $(addprefix runs/skill/,point mention \
-	anywhere deep discrete expert depth correct1 correct2)
+GENERAL := general specialise rehearse
+PLACES  := point mention anywhere deep discrete
+FIRST   := $(if $(BEGUN),$(addprefix $(BEGUN)/logs/,$(GENERAL) $(PLACES)),$(addprefix \
+	runs/nano/,$(GENERAL)) $(addprefix runs/skill/,$(PLACES)))
+CHAIN   := $(FIRST) $(addprefix runs/skill/,expert depth correct1 correct2)
 
 .DEFAULT_GOAL := runs/skill/shipped
 .SECONDARY:
@@ -83,13 +90,19 @@ data/skill/%_depth: | data/skill/% data/skill/depth_codec
 runs/skill/%/checkpoint:
 	$(LAUNCH) run $(RECIPES)/$*.yaml --out runs/skill/$* $(if $(wildcard runs/skill/$*),--resume)
 
+ifeq ($(BEGUN),)
 runs/skill/point/checkpoint: | runs/nano/rehearse/checkpoint data/questions/pointing
 runs/skill/mention/checkpoint: | runs/skill/point/checkpoint data/questions/mentions_at_once
 runs/skill/anywhere/checkpoint: | runs/skill/mention/checkpoint data/questions/mentions
 runs/skill/deep/checkpoint: | runs/skill/anywhere/checkpoint
 runs/skill/discrete/checkpoint: | runs/skill/deep/checkpoint data/skill/openfast \
 	data/skill/crossed data/skill/beginnings
-runs/skill/expert/checkpoint: | runs/skill/discrete/checkpoint
+else
+runs/skill/discrete/checkpoint:
+	mkdir -p $(@D) && cp -r $(BEGUN) $@
+endif
+runs/skill/expert/checkpoint: | runs/skill/discrete/checkpoint data/skill/openfast \
+	data/skill/crossed data/skill/beginnings data/questions/mentions
 runs/skill/depth/checkpoint: | runs/skill/expert/checkpoint data/skill/demos_depth \
 	data/skill/crossed_depth
 runs/skill/correct1/checkpoint: | runs/skill/depth/checkpoint data/skill/corrections1_depth

@@ -5,7 +5,7 @@
 #
 # Arguments: environment, checkpoint, the episodes it was trained on (to calibrate with), folder for
 # what is made. What is there already is kept and trials that were done are not done again, so an
-# interrupted run goes on. TRIALS=300 WORKERS=2 AUTO=4MiB. On two cores: two hours.
+# interrupted run goes on. TRIALS=300 WORKERS=2 AUTO=4MiB.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ $# -eq 4 ] || { sed -n 2,8p "$0" | cut -c3- >&2; exit 2; }

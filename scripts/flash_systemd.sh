@@ -101,7 +101,7 @@ inside kill -KILL "$(main_pid)"
 within 60 "killed: started anew" restarted 1
 inside kill -STOP "$(main_pid)"
 within 90 "frozen: ended by systemd's watchdog, started anew" restarted 2
-for _ in 1 2 3; do # the third start within two minutes is the last
+for _ in 1 2 3; do # the third start within twenty minutes is the last
   shows ActiveState failed && break
   inside kill -KILL "$(main_pid)" 2>/dev/null || true
   sleep 13

@@ -4,7 +4,7 @@
 # when it is absent, and what was interrupted goes on:
 #
 #     make -f scripts/train_skill.mk
-#     make -f scripts/train_skill.mk BEGUN=checkpoints/nano_discrete    # half the time
+#     make -f scripts/train_skill.mk BEGUN=checkpoints/nano_discrete    # from `expert` on
 #
 # BEGUN is a checkpoint with all stages up to `discrete` behind it, and their logs.
 

@@ -29,6 +29,7 @@ CHIP_PX, LETTER_PX, LINE_PX = 12, 7, 15
 DARKEST, BRIGHTEST = 40, 200
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 CRF = "20"
+TICK = Fraction(1, 1000)  # seconds
 
 
 def write_video(
@@ -38,7 +39,7 @@ def write_video(
     calls: Sequence[PolicyCall],
     turns: Sequence[Turn],
 ) -> None:
-    """Write an MP4 of one run at the rate it was recorded; nothing when there are no frames."""
+    """Write an MP4 of one run, every picture at its own time; nothing when there are no frames."""
     import av
 
     if not frames:
@@ -48,13 +49,16 @@ def write_video(
         stream = container.add_stream("libx264", rate=Fraction(RECORD_HZ).limit_denominator(1000))
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": CRF, "preset": "veryfast"}
+        stream.codec_context.time_base = TICK
         for number, frame in enumerate(frames):
             picture = compose_picture(frame, ticks, calls, turns)
             if number == 0:  # the first frame opens the codec, which fixes the size
                 stream.height, stream.width = picture.shape[:2]
             elif picture.shape[:2] != (stream.height, stream.width):  # a camera changed its mode
                 picture = cv2.resize(picture, (stream.width, stream.height))
-            for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
+            image = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            image.pts, image.time_base = round((frame.t_s - frames[0].t_s) / TICK), TICK
+            for packet in stream.encode(image):
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)

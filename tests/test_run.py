@@ -144,7 +144,6 @@ def test_recording_makes_a_film_and_a_timeline(rig, tmp_path):
     with av.open(str(tmp_path / "demo" / "video.mp4")) as film:
         assert film.streams.video[0].codec_context.name == "h264"
         frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
-    assert len(frames) >= 4
     assert frames[0].shape[0] % 2 == 0
     with pytest.raises(RunError, match=r"video.mp4: already exists"):
         run(rig, record=tmp_path / "demo")

@@ -1,3 +1,4 @@
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -86,6 +87,25 @@ def test_camera_that_changes_its_size_does_not_break_the_film(tmp_path):
     write_video(tmp_path / "v.mp4", frames, BOX, [], TURNS)
     with av.open(str(tmp_path / "v.mp4")) as film:
         assert len(list(film.decode(video=0))) == 3
+
+
+def test_film_shows_pictures_at_the_times_they_were_taken(tmp_path):
+    av = pytest.importorskip("av")
+    write_video(tmp_path / "v.mp4", [frame(t) for t in (7.0, 7.1, 9.5)], BOX, [], TURNS)
+    with av.open(str(tmp_path / "v.mp4")) as film:
+        times = [picture.time for picture in film.decode(video=0)]
+    assert times == pytest.approx([0.0, 0.1, 2.5], abs=0.002)
+
+
+def test_recorder_samples_until_it_is_stopped():
+    recorder = Recorder()
+    recorder.start([SimpleNamespace(latest=lambda: None)])
+    until = time.monotonic() + 20.0
+    while len(recorder.frames) < 3 and time.monotonic() < until:
+        time.sleep(0.01)
+    recorder.stop()
+    assert len(recorder.frames) >= 3
+    assert not recorder._thread.is_alive()
 
 
 def test_recorder_scales_pictures_down_and_counts_time():

@@ -24,7 +24,7 @@ from benchmarks.profile_command import add_profile_command, run_profile
 from edge.errors import EdgeError
 from edge.manifest import MAX_CAMERAS
 from edge.report import machine_name
-from firmware_bridge.command_line import CommandParser, one_or_more, zero_or_more
+from firmware_bridge.command_line import CommandParser, one_or_more, quiet_when_unread, zero_or_more
 
 # Of the extra `demo`, which a robot does not have; imported where they are needed.
 _OF_DEMO = ("matplotlib", "ml_dtypes", "mujoco", "onnx", "psutil", "safetensors", "tqdm")
@@ -78,6 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@quiet_when_unread
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 on success, 2 when something is wrong with what was given.
 

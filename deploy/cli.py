@@ -20,7 +20,7 @@ from deploy.fleet_command import add_fleet, run_fleet
 from deploy.provision_command import add_provision, run_provision
 from deploy.push_command import add_push, run_push
 from edge.errors import EdgeError
-from firmware_bridge.command_line import CommandParser
+from firmware_bridge.command_line import CommandParser, quiet_when_unread
 
 PROGRAM = "molmoact-flash"
 EXIT_OK, EXIT_REFUSED = 0, 2
@@ -44,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@quiet_when_unread
 def main(argv: list[str] | None = None) -> int:
     """Run a command; 0 when it is done, 2 when something was refused or could not be done.
 

@@ -28,7 +28,7 @@ from edge.run_arguments import add_run, run_options
 from firmware_bridge.arm_pair import ArmPair
 from firmware_bridge.arming import ArmLimits
 from firmware_bridge.calibration import JOINTS, CalibrationError, load_calibration
-from firmware_bridge.command_line import CommandParser
+from firmware_bridge.command_line import CommandParser, quiet_when_unread
 from firmware_bridge.errors import BusError
 from firmware_bridge.last_words import LastWords
 from firmware_bridge.watchdog_handle import StopAsked
@@ -62,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@quiet_when_unread
 def main(
     argv: list[str] | None = None, wrap_arm: Callable[[RobotArm], RobotArm] | None = None
 ) -> int:

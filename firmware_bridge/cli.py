@@ -30,7 +30,7 @@ from firmware_bridge import (
     stop_command,
 )
 from firmware_bridge.calibration import CalibrationError
-from firmware_bridge.command_line import CommandParser
+from firmware_bridge.command_line import CommandParser, quiet_when_unread
 from firmware_bridge.emulator.faults import FaultsError
 from firmware_bridge.emulator.pty_server import LinkError
 from firmware_bridge.errors import BusError
@@ -63,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@quiet_when_unread
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `molmoact-arm`; return 0, or 2 with one line on stderr."""
     arguments = build_parser().parse_args(argv)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edge.errors import EdgeError
 from edge.manifest import Manifest
-from firmware_bridge.command_line import CommandParser
+from firmware_bridge.command_line import CommandParser, quiet_when_unread
 from quantization.build_command import add_build, run_build
 from quantization.calibration.command import add_calibrate, run_calibrate
 from quantization.errors import BuildError
@@ -46,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@quiet_when_unread
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 on success, 2 when something is wrong with what was given.
 

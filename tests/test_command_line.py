@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import os
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from firmware_bridge.command_line import quiet_when_unread
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = {
@@ -17,6 +21,7 @@ COMMANDS = {
     "molmoact-train": "training.cli",
     "molmoact-quantize": "quantization.cli",
     "molmoact-bench": "benchmarks.cli",
+    "molmoact-flash": "deploy.cli",
 }
 
 
@@ -126,3 +131,50 @@ def test_make_gate_takes_the_environment_that_can_read_the_episodes(episodes, en
     assert command[:3] == [f"{environment}/bin/molmoact-quantize", "gate", "small"]
     assert command[command.index("--episodes") + 1] == episodes
     assert command[command.index("--trials") + 1] == "9"
+
+
+UNREAD = """
+import sys
+from firmware_bridge.command_line import quiet_when_unread
+
+@quiet_when_unread
+def main():
+    print("a table" * lines)
+    return 0
+
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])  # less and more than a buffer
+def test_output_that_nobody_reads_ends_a_command_without_a_traceback(lines):
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-c", f"lines = {lines}{UNREAD}"],
+            stdout=write,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+        )
+    finally:
+        os.close(write)
+    assert (ended.returncode, ended.stderr) == (141, b"")
+
+
+def test_other_broken_pipes_are_not_taken_for_unread_output(monkeypatch):
+    @quiet_when_unread
+    def main():
+        raise BrokenPipeError("the servo port")
+
+    read, write = os.pipe()
+    with open(write, "w") as output, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", output)
+        with pytest.raises(BrokenPipeError, match="the servo port"):
+            main()
+    os.close(read)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_may_go_unread(command):
+    assert hasattr(importlib.import_module(COMMANDS[command]).main, "__wrapped__")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge.errors import EdgeError
-from firmware_bridge.command_line import CommandParser
+from firmware_bridge.command_line import CommandParser, quiet_when_unread
 from training.datasets import stats_command
 from training.demonstrations import demos_command
 from training.depth import depth_command
@@ -89,6 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@quiet_when_unread
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0, or 2 (130: Ctrl-C) after a one-line message on stderr."""
     args = build_parser().parse_args(argv)

@@ -108,6 +108,12 @@ runs/skill/depth/checkpoint: | runs/skill/expert/checkpoint data/skill/demos_dep
 runs/skill/correct1/checkpoint: | runs/skill/depth/checkpoint data/skill/corrections1_depth
 runs/skill/correct2/checkpoint: | runs/skill/correct1/checkpoint data/skill/corrections2_depth
 
+# For the ablation in docs/fidelity.md: flow straight after places behind words.
+runs/skill/expert_without_discrete/checkpoint: | runs/skill/deep/checkpoint data/skill/openfast \
+	data/skill/crossed data/skill/beginnings data/questions/mentions
+	$(LAUNCH) run $(RECIPES)/expert.yaml --out $(@D) --set from=runs/skill/deep/checkpoint \
+	  $(if $(wildcard $(@D)),--resume)
+
 # What lies in checkpoints/nano: half the bytes, and the curves.
 runs/skill/shipped: | runs/skill/correct2/checkpoint
 	$(TRAIN) merge runs/skill/correct2 $@ --dtype bf16

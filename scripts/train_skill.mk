@@ -4,9 +4,10 @@
 # when it is absent, and what was interrupted goes on:
 #
 #     make -f scripts/train_skill.mk
-#     make -f scripts/train_skill.mk BEGUN=checkpoints/nano_discrete    # from `expert` on
+#     make -f scripts/train_skill.mk BEGUN=checkpoints/nano
 #
-# BEGUN is a checkpoint with all stages up to `discrete` behind it, and their logs.
+# BEGUN is a checkpoint with the logs of the stages behind it, its depth codec and action tokenizer:
+# what comes after them is made.
 
 BIN       ?= .venv/bin
 RECIPES   ?= training/recipes/skill
@@ -23,11 +24,12 @@ LAUNCH := OMP_NUM_THREADS=1 $(BIN)/python -m accelerate.commands.launch --multi_
 # Batches of 16, shared by the processes.
 NANO    = $(MAKE) -f scripts/train_nano.mk RUN="$(LAUNCH) run" SET="--set micro_batch_size=8"
 
-GENERAL := general specialise rehearse
-PLACES  := point mention anywhere deep discrete
-FIRST   := $(if $(BEGUN),$(addprefix $(BEGUN)/logs/,$(GENERAL) $(PLACES)),$(addprefix \
-	runs/nano/,$(GENERAL)) $(addprefix runs/skill/,$(PLACES)))
-CHAIN   := $(FIRST) $(addprefix runs/skill/,expert depth correct1 correct2)
+STAGES := general specialise rehearse point mention anywhere deep discrete expert depth correct1 correct2
+BEHIND := $(foreach stage,$(STAGES),$(if $(wildcard $(BEGUN)/logs/$(stage)),$(stage)))
+LAST   := $(lastword $(BEHIND))
+LOGS    = $(foreach stage,$(STAGES),$(if $(filter $(stage),$(BEHIND)),$(BEGUN)/logs/$(stage),$(if \
+	$(filter $(stage),general specialise rehearse),runs/nano,runs/skill)/$(stage)))
+of_begun = $(if $(wildcard $(BEGUN)/$1),cp -r $(BEGUN)/$1 $@)
 
 .DEFAULT_GOAL := runs/skill/shipped
 .SECONDARY:
@@ -77,11 +79,12 @@ data/skill/norm_stats.json: | data/skill/demos
 	$(TRAIN) stats data/skill/demos --embodiment so101 --out $@
 
 data/skill/openfast: | data/skill/norm_stats.json
-	$(TRAIN) openfast fit $@ --data data/skill/demos:so101 \
-	  --norm-stats data/skill/norm_stats.json --chunks 20000
+	$(or $(call of_begun,action_tokenizer),$(TRAIN) openfast fit $@ --data data/skill/demos:so101 \
+	  --norm-stats data/skill/norm_stats.json --chunks 20000)
 
 data/skill/depth_codec: | data/skill/demos
-	$(TRAIN) depth fit $@ --data data/skill/demos --steps 400 --hidden 8 --stretch dataset
+	$(or $(call of_begun,depth_codec),$(TRAIN) depth fit $@ --data data/skill/demos --steps 400 \
+	  --hidden 8 --stretch dataset)
 
 data/skill/%_depth: | data/skill/% data/skill/depth_codec
 	$(TRAIN) depth annotate data/skill/$* --codec data/skill/depth_codec --out $@ \
@@ -90,31 +93,30 @@ data/skill/%_depth: | data/skill/% data/skill/depth_codec
 runs/skill/%/checkpoint:
 	$(LAUNCH) run $(RECIPES)/$*.yaml --out runs/skill/$* $(if $(wildcard runs/skill/$*),--resume)
 
-ifeq ($(BEGUN),)
-runs/skill/point/checkpoint: | runs/nano/rehearse/checkpoint data/questions/pointing
-runs/skill/mention/checkpoint: | runs/skill/point/checkpoint data/questions/mentions_at_once
-runs/skill/anywhere/checkpoint: | runs/skill/mention/checkpoint data/questions/mentions
-runs/skill/deep/checkpoint: | runs/skill/anywhere/checkpoint
-runs/skill/discrete/checkpoint: | runs/skill/deep/checkpoint data/skill/openfast \
-	data/skill/crossed data/skill/beginnings
-else
-runs/skill/discrete/checkpoint:
+ifneq ($(LAST),)
+runs/skill/$(LAST)/checkpoint:
 	mkdir -p $(@D) && cp -r $(BEGUN) $@
 endif
-runs/skill/expert/checkpoint: | runs/skill/discrete/checkpoint data/skill/openfast \
-	data/skill/crossed data/skill/beginnings data/questions/mentions
-runs/skill/depth/checkpoint: | runs/skill/expert/checkpoint data/skill/demos_depth \
-	data/skill/crossed_depth
-runs/skill/correct1/checkpoint: | runs/skill/depth/checkpoint data/skill/corrections1_depth
-runs/skill/correct2/checkpoint: | runs/skill/correct1/checkpoint data/skill/corrections2_depth
+needs = $(if $(filter $1,$(BEHIND)),,$(eval runs/skill/$1/checkpoint: | $2))
+TASKS := $(addprefix data/skill/,openfast demos crossed beginnings)
+$(call needs,point,runs/nano/rehearse/checkpoint data/questions/pointing)
+$(call needs,mention,runs/skill/point/checkpoint data/questions/mentions_at_once)
+$(call needs,anywhere,runs/skill/mention/checkpoint data/questions/mentions)
+$(call needs,deep,runs/skill/anywhere/checkpoint)
+$(call needs,discrete,runs/skill/deep/checkpoint $(TASKS))
+$(call needs,expert,runs/skill/discrete/checkpoint $(TASKS) data/questions/mentions)
+TASKS += $(addprefix data/skill/,demos_depth crossed_depth)
+$(call needs,depth,runs/skill/expert/checkpoint $(TASKS) data/questions/mentions)
+$(call needs,correct1,runs/skill/depth/checkpoint $(TASKS) data/skill/corrections1_depth)
+$(call needs,correct2,runs/skill/correct1/checkpoint $(TASKS) data/skill/corrections2_depth)
 
 # For the ablation in docs/fidelity.md: flow straight after places behind words.
-runs/skill/expert_without_discrete/checkpoint: | runs/skill/deep/checkpoint data/skill/openfast \
-	data/skill/crossed data/skill/beginnings data/questions/mentions
+runs/skill/expert_without_discrete/checkpoint: | runs/skill/deep/checkpoint $(TASKS) \
+	data/questions/mentions
 	$(LAUNCH) run $(RECIPES)/expert.yaml --out $(@D) --set from=runs/skill/deep/checkpoint \
 	  $(if $(wildcard $(@D)),--resume)
 
 # What lies in checkpoints/nano: half the bytes, and the curves.
 runs/skill/shipped: | runs/skill/correct2/checkpoint
 	$(TRAIN) merge runs/skill/correct2 $@ --dtype bf16
-	$(TRAIN) curves $@/curves.png $(CHAIN) --title "checkpoints/nano"
+	$(TRAIN) curves $@/curves.png $(LOGS) --title "checkpoints/nano"

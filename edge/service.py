@@ -7,6 +7,7 @@ service waits, and its status says so. New settings come with a new start.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -65,9 +66,29 @@ def service_arguments(environment: Mapping[str, str]) -> list[str] | None:
             words += ["--calibration", str(root / f"calibration-{number}.json")]
         if settings.get("depth") is not None:
             words += ["--depth", settings["depth"]]
-        return words + [f"--accept-{what}" for what in settings.get("accept", [])]
+        return words + _accepted(settings, release)
     except (AttributeError, KeyError, TypeError) as error:
         raise ServiceError(f"{root}: settings.json or the release is damaged ({error})") from error
+
+
+def _accepted(settings: Mapping, release: Path) -> list[str]:
+    """Return the options that accept a bundle, when it is the one that somebody accepted."""
+    accepted = settings.get("accept", [])
+    if accepted and settings.get("accepted_bundle") != _digest(release / "bundle"):
+        print(
+            "molmoact-edge: what was accepted was another bundle; 'molmoact-flash run --accept'"
+            " accepts this one",
+            file=sys.stderr,
+        )
+        return []
+    return [f"--accept-{what}" for what in accepted]
+
+
+def _digest(bundle: Path) -> str | None:
+    try:
+        return hashlib.sha256((bundle / "manifest.json").read_bytes()).hexdigest()
+    except OSError:
+        return None  # `run` says what is wrong with it
 
 
 def _read(path: Path, absent: dict | None) -> dict:

@@ -158,6 +158,12 @@ def test_settings_are_kept_and_wrong_ones_refused(layout):
             store_settings(layout, wrong)
 
 
+def test_there_is_nothing_to_accept_before_a_release(layout):
+    with pytest.raises(RefusedError, match="flash one first"):
+        store_settings(layout, {"tasks": ["lift it"], "accept": ["unjudged"]})
+    assert read_settings(layout)["tasks"] == []
+
+
 def test_refused_settings_change_no_calibration(layout):
     store_settings(layout, {"calibrations": ['{"gripper": {}}']})
     with pytest.raises(RefusedError, match="calibration 2"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import select
@@ -124,8 +125,11 @@ def test_a_task_becomes_the_command_that_a_person_would_type(tmp_path):
         "calibrations": 1,
         "depth": "incremental",
         "accept": ["unjudged"],
+        "accepted_bundle": hashlib.sha256(b"{}").hexdigest(),
     }
     environment, release = device(tmp_path, settings, "profile/mine.yaml")
+    (release / "bundle").mkdir()
+    (release / "bundle" / "manifest.json").write_bytes(b"{}")
     words = service_arguments(environment)
     args = cli.build_parser().parse_args(words)
     assert args.bundle == release / "bundle"
@@ -133,6 +137,18 @@ def test_a_task_becomes_the_command_that_a_person_would_type(tmp_path):
     assert (args.task, args.port) == (["lift the cube"], ["/dev/molmoact-arm"])
     assert args.calibration == [tmp_path / "calibration-0.json"]
     assert (args.depth, args.accept) == ("incremental", ["unjudged"])
+
+
+@pytest.mark.parametrize("manifest", [b"{ }", None])
+def test_what_was_accepted_of_one_bundle_is_not_of_another(tmp_path, capsys, manifest):
+    accepted = hashlib.sha256(b"{}").hexdigest()
+    settings = {"tasks": ["lift it"], "accept": ["failed"], "accepted_bundle": accepted}
+    environment, release = device(tmp_path, settings)
+    if manifest is not None:
+        (release / "bundle").mkdir()
+        (release / "bundle" / "manifest.json").write_bytes(manifest)
+    assert not any(word.startswith("--accept") for word in service_arguments(environment))
+    assert "was another bundle" in capsys.readouterr().err
 
 
 def test_depth_is_left_to_the_gates_verdict_unless_somebody_chose(tmp_path):

@@ -190,7 +190,8 @@ def test_an_agent_is_taken_from_the_newest_release_and_only_if_it_works(device, 
     assert_runs(device, made[3])
 
 
-def test_what_was_accepted_for_a_task_is_seen_and_ends_with_it(device, capsys):
+def test_what_was_accepted_for_a_task_is_seen_and_ends_with_it(device, release, capsys):
+    push(device, release(1))
     words = ["h", "--via", "env", "--root", str(device.root)]
     layout = Layout(device.root)
 

@@ -6,6 +6,7 @@ No task, no motion: the service then waits, and says so.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 
 from deploy.device.durable import write_whole
@@ -19,11 +20,16 @@ _MOST_CALIBRATION_BYTES = 1 << 20
 
 
 def store_settings(layout: Layout, request: dict) -> dict:
-    """Check and store settings; what is not given stays. Returns all of them."""
+    """Check and store settings; what is not given stays. Returns all of them.
+
+    What is accepted is so for the bundle of now: another one, brought later, is nobody's choice.
+    """
     settings = read_settings(layout)
     for key, check in _CHECKS.items():
         if key in request:
             settings[key] = check(key, request[key])
+    if "accept" in request:
+        settings["accepted_bundle"] = _current_bundle(layout) if settings["accept"] else None
     calibrations = _texts("calibrations", request.get("calibrations", []))
     for number, text in enumerate(calibrations):
         if len(text) > _MOST_CALIBRATION_BYTES or not isinstance(_parsed(text), dict):
@@ -41,6 +47,15 @@ def read_settings(layout: Layout) -> dict:
     with contextlib.suppress(OSError, ValueError):
         nothing.update(json.loads(layout.settings.read_text("utf-8")))
     return nothing
+
+
+def _current_bundle(layout: Layout) -> str:
+    """Return the digest of what the current release runs; RefusedError without one."""
+    try:
+        manifest = (layout.current / "bundle" / "manifest.json").read_bytes()
+    except OSError:
+        raise RefusedError("settings: no bundle is here to accept; flash one first") from None
+    return hashlib.sha256(manifest).hexdigest()
 
 
 def _parsed(text: str) -> object:

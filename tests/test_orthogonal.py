@@ -87,6 +87,20 @@ def test_a_group_is_clipped_by_one_norm_though_two_kinds_of_steps_are_taken(fold
     assert left.item() == pytest.approx(1.0, rel=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_weights_decay_and_gains_do_not(folder, kind):
+    settings = {**tiny_training.RECIPE["optimizer"], "matrices": kind, "weight_decay": 0.5}
+    settings = read_recipe(tiny_training.write_recipe(folder, optimizer=settings)).optimizer
+    matrix, gain = parameters()
+    begun = matrix.detach().clone(), gain.detach().clone()
+    optimizer = build_optimizer({"decoder": [matrix, gain]}, settings, [matrix])
+    matrix.grad, gain.grad = torch.zeros(8, 4), torch.zeros(4)
+    optimizer.step()
+    kept = 1 - 0.5 * settings.rates["decoder"]
+    assert torch.allclose(matrix.detach(), begun[0] * kept, rtol=1e-6)
+    assert torch.equal(gain.detach(), begun[1])
+
+
 def train(recipe, out, *options):
     AcceleratorState._reset_state(reset_partial_state=True)
     return tiny_training.main(["run", str(recipe), "--out", str(out), "--workers", "0", *options])

@@ -20,6 +20,8 @@ def build_optimizer(
 ) -> torch.optim.AdamW:
     """Make the optimizer of the groups' trainable parameters; empty groups are left out.
 
+    Weights decay, norms' gains and biases do not.
+
     `hidden` are the matrices between a model's input and its output, to which Muon applies where
     the settings ask for it. Raises TrainingError when nothing is trainable.
     """
@@ -27,18 +29,28 @@ def build_optimizer(
     entries = []
     for name, parameters in groups.items():
         trainable = [parameter for parameter in parameters if parameter.requires_grad]
-        for orthogonal in (False, True):
-            part = [one for one in trainable if (id(one) in chosen) == orthogonal]
+        for orthogonal, decays in ((False, False), (False, True), (True, True)):
+            part = [
+                one
+                for one in trainable
+                if ((id(one) in chosen), one.ndim > 1) == (orthogonal, decays)
+            ]
             if part:
-                rate = settings.rates[name]
-                entries.append({"name": name, "params": part, "lr": rate, "orthogonal": orthogonal})
+                entries.append(
+                    {
+                        "name": name,
+                        "params": part,
+                        "lr": settings.rates[name],
+                        "weight_decay": settings.weight_decay if decays else 0.0,
+                        "orthogonal": orthogonal,
+                    }
+                )
     if not entries:
         raise TrainingError("nothing is trainable; change 'trainable' in the recipe")
     return MatrixAdamW(
         entries,
         betas=settings.betas,
         eps=settings.eps,
-        weight_decay=settings.weight_decay,
         fused=True,
     )
 

@@ -1,7 +1,7 @@
 # The checkpoint that can do something: MolmoER's stages at nano size, pointing, places behind words
-# in three steps, then the simulated desk's three tasks as discrete actions, as flow, and with depth;
-# then the policy's own states, and once more those to which that brings it. Every product is made
-# when it is absent, and what was interrupted goes on:
+# in three steps, then the simulated desk's three tasks as discrete actions, as flow, and with depth,
+# the policy's own states among them. Every product is made when it is absent, and what was interrupted
+# goes on:
 #
 #     make -f scripts/train_skill.mk
 #     make -f scripts/train_skill.mk BEGUN=checkpoints/nano
@@ -17,14 +17,12 @@ BEGUN     ?=
 TRAIN  := $(BIN)/molmoact-train
 MOMENTS = mkdir -p $(@D) && $(TRAIN) demos $@ --light-only --workers $(PROCESSES)
 DEMOS   = $(MOMENTS) --every 5 --tasks touch,touch,put_in_bin,put_in_bin,push_to_mark
-VISITS  = $(MOMENTS) --every 10 --episodes 150 --tasks touch,put_in_bin,put_in_bin,push_to_mark \
-	--starts folded=0.5,somewhere=0.1,missed=0.1,after=0.3
 LAUNCH := OMP_NUM_THREADS=1 $(BIN)/python -m accelerate.commands.launch --multi_gpu \
 	--num_processes $(PROCESSES) --main_process_port 0 -m training.cli
 # Batches of 16, shared by the processes.
 NANO    = $(MAKE) -f scripts/train_nano.mk RUN="$(LAUNCH) run" SET="--set micro_batch_size=8"
 
-STAGES := general specialise rehearse point mention anywhere deep discrete expert depth correct1 correct2
+STAGES := general specialise rehearse point mention anywhere deep discrete expert further depth
 BEHIND := $(foreach stage,$(STAGES),$(if $(wildcard $(BEGUN)/logs/$(stage)),$(stage)))
 LAST   := $(lastword $(BEHIND))
 LOGS    = $(foreach stage,$(STAGES),$(if $(filter $(stage),$(BEHIND)),$(BEGUN)/logs/$(stage),$(if \
@@ -65,12 +63,11 @@ data/skill/crossed:
 data/skill/beginnings:
 	$(MOMENTS) --beginnings --every 15 --episodes 350 --seed 30 --tasks touch
 
-# Where the policy of a stage brings itself, and what the scripted expert would do there.
-data/skill/corrections1: | runs/skill/depth/bundle
-	$(VISITS) --seed 11 --policy runs/skill/depth/bundle
-
-data/skill/corrections2: | runs/skill/correct1/bundle
-	$(VISITS) --seed 12 --policy runs/skill/correct1/bundle
+# Where the policy brings itself, and what the scripted expert would do there.
+data/skill/corrections: | runs/skill/further/bundle
+	$(MOMENTS) --every 10 --episodes 150 --tasks touch,put_in_bin,put_in_bin,push_to_mark \
+	  --starts folded=0.5,somewhere=0.1,missed=0.1,after=0.3 --seed 11 \
+	  --policy runs/skill/further/bundle
 
 runs/skill/%/bundle: | runs/skill/%/checkpoint
 	$(BIN)/molmoact-quantize build runs/skill/$*/checkpoint $@ --recipe fp32
@@ -105,10 +102,10 @@ $(call needs,anywhere,runs/skill/mention/checkpoint data/questions/mentions)
 $(call needs,deep,runs/skill/anywhere/checkpoint)
 $(call needs,discrete,runs/skill/deep/checkpoint $(TASKS))
 $(call needs,expert,runs/skill/discrete/checkpoint $(TASKS) data/questions/mentions)
+$(call needs,further,runs/skill/expert/checkpoint $(TASKS) data/questions/mentions)
 TASKS += $(addprefix data/skill/,demos_depth crossed_depth)
-$(call needs,depth,runs/skill/expert/checkpoint $(TASKS) data/questions/mentions)
-$(call needs,correct1,runs/skill/depth/checkpoint $(TASKS) data/skill/corrections1_depth)
-$(call needs,correct2,runs/skill/correct1/checkpoint $(TASKS) data/skill/corrections2_depth)
+$(call needs,depth,runs/skill/further/checkpoint $(TASKS) data/questions/mentions \
+	data/skill/corrections_depth)
 
 # For the ablation in docs/fidelity.md: flow straight after places behind words.
 runs/skill/expert_without_discrete/checkpoint: | runs/skill/deep/checkpoint $(TASKS) \
@@ -117,6 +114,6 @@ runs/skill/expert_without_discrete/checkpoint: | runs/skill/deep/checkpoint $(TA
 	  $(if $(wildcard $(@D)),--resume)
 
 # What lies in checkpoints/nano: half the bytes, and the curves.
-runs/skill/shipped: | runs/skill/correct2/checkpoint
-	$(TRAIN) merge runs/skill/correct2 $@ --dtype bf16
+runs/skill/shipped: | runs/skill/depth/checkpoint
+	$(TRAIN) merge runs/skill/depth $@ --dtype bf16
 	$(TRAIN) curves $@/curves.png $(LOGS) --title "checkpoints/nano"

@@ -20,10 +20,12 @@ from training.datasets.embodiment import load_embodiment
 from training.molmoer import desk_questions
 from training.molmoer.desk import BIN, COLOURS_RGB, Desk, Place
 from training.molmoer.desk_questions import (
+    MAP_EDGES,
     NOUNS,
     ROBOT_PROMPT,
     Moment,
     desk_scene,
+    map_scene,
     mention_scene,
     pointing_scene,
 )
@@ -148,6 +150,27 @@ def test_a_share_of_places_follows_at_once(desk, at_once, ends_there):
     asked = [q for _ in range(4) for q in mention_scene(desk, Split.TRAIN, rng, at_once).questions]
     last = {question.text.split()[-1] for question in asked}
     assert {word in (*PLAIN_COLOURS, *NOUNS) for word in last} == ends_there
+
+
+def test_a_maps_digits_stand_where_their_colours_are_seen(desk):
+    rng = np.random.default_rng(5)
+    for _ in range(4):
+        scene = map_scene(desk, Split.TRAIN, rng)
+        rows = scene.questions[0].answer.split()
+        assert [len(row) for row in rows] == [7] * 7
+        assert sorted("".join(rows).replace("0", "")) == ["1", "2", "3"]
+        height, width, _ = scene.pictures[0].shape
+        for digit, colour in enumerate(PLAIN_COLOURS, 1):
+            row = next(number for number, cells in enumerate(rows) if str(digit) in cells)
+            column = rows[row].index(str(digit))
+            (top, bottom), (left, right) = (
+                [round(MAP_EDGES[cell] * size), round(MAP_EDGES[cell + 1] * size)]
+                for cell, size in ((row, height), (column, width))
+            )
+            cell = scene.pictures[0][top:bottom, left:right].reshape(-1, 3).astype(float)
+            meant = np.array(COLOURS_RGB[colour])
+            alike = cell @ meant / (np.linalg.norm(cell, axis=1) + 1) / np.linalg.norm(meant)
+            assert (alike > 0.93).mean() > 0.02
 
 
 def test_halves_of_a_pointing_set_share_no_wording(desk):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from bisect import bisect
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -30,6 +31,8 @@ ORDERS = 2  # in which the cubes of one scene are pointed to
 # 32; with six wordings and one to three cubes, 5 %.
 POINTING_OPENERS = ("", "Tell me. ")
 NOUNS = ("cube", "block")  # of sim.tasks
+# The cells of a map are a nano picture's tokens: two by two of 13 x 13 patches, fewer at the edges.
+MAP_EDGES = tuple(min(2 * cell / 13, 1.0) for cell in range(8))
 ROBOT = "so101"
 BIN_SHARE = 0.1  # of points; it is always in the same place
 # The switches of MolmoAct2's released prompt (its config.json).
@@ -61,6 +64,7 @@ _SENTENCES = {
     "view": ("Which picture is from the {b} camera?", "Which one is from the {b} camera?"),
     "reach": ("Can the gripper pick the {a} up?", "Is the {a} in reach of the gripper?"),
 }
+_MAP_SENTENCES = ("Where are the cubes? {a}.",)
 
 
 class Moment:
@@ -97,6 +101,22 @@ def pointing_scene(desk: Desk, split: Split, rng: np.random.Generator) -> Scene:
     chosen = rng.permutation(len(orders))[:ORDERS]
     asked = tuple(_pointing_to(orders[int(order)], moment, split, rng) for order in chosen)
     return Scene((desk.picture(FRONT),), asked)
+
+
+def map_scene(desk: Desk, split: Split, rng: np.random.Generator) -> Scene:
+    """Lay a desk out with all the robot's cubes and ask in which cell of the picture each is.
+
+    An answer has a digit for every cell, row by row: so every part of a picture is asked about.
+    """
+    moment = _lay_out(desk, split, rng, PLAIN_COLOURS, len(PLAIN_COLOURS))
+    cells = [["0"] * (len(MAP_EDGES) - 1) for _ in MAP_EDGES[1:]]
+    for digit, colour in enumerate(PLAIN_COLOURS, 1):
+        x, y = moment.outlines[f"{colour} cube"].centre
+        cells[bisect(MAP_EDGES, y) - 1][bisect(MAP_EDGES, x) - 1] = str(digit)
+    legend = ", ".join(f"{colour} is {digit}" for digit, colour in enumerate(PLAIN_COLOURS, 1))
+    text = phrase(_MAP_SENTENCES, POINTING_OPENERS, split, rng).format(a=legend.capitalize())
+    asked = Question("map", text, " ".join(map("".join, cells)), (0,))
+    return Scene((desk.picture(FRONT),), (asked,))
 
 
 def mention_scene(desk: Desk, split: Split, rng: np.random.Generator, at_once: float) -> Scene:

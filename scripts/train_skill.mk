@@ -1,7 +1,7 @@
-# The checkpoint that can do something: MolmoER's stages at nano size, pointing, places behind words
-# in three steps, then the simulated desk's three tasks as discrete actions, as flow, and with depth,
-# the policy's own states among them. Every product is made when it is absent, and what was interrupted
-# goes on:
+# The checkpoint that can do something: MolmoER's stages at nano size, what lies where, pointing, places
+# behind words in three steps, then the simulated desk's three tasks as discrete actions, as flow, and
+# with depth, the policy's own states among them. Every product is made when it is absent, and what was
+# interrupted goes on:
 #
 #     make -f scripts/train_skill.mk
 #     make -f scripts/train_skill.mk BEGUN=checkpoints/nano
@@ -22,7 +22,7 @@ LAUNCH := OMP_NUM_THREADS=1 $(BIN)/python -m accelerate.commands.launch --multi_
 # Batches of 16, shared by the processes.
 NANO    = $(MAKE) -f scripts/train_nano.mk RUN="$(LAUNCH) run" SET="--set micro_batch_size=8"
 
-STAGES := general specialise rehearse point mention anywhere deep discrete expert further depth
+STAGES := general specialise rehearse map point mention anywhere deep discrete expert further depth
 BEHIND := $(foreach stage,$(STAGES),$(if $(wildcard $(BEGUN)/logs/$(stage)),$(stage)))
 LAST   := $(lastword $(BEHIND))
 LOGS    = $(foreach stage,$(STAGES),$(if $(filter $(stage),$(BEHIND)),$(BEGUN)/logs/$(stage),$(if \
@@ -35,6 +35,9 @@ of_begun = $(if $(wildcard $(BEGUN)/$1),cp -r $(BEGUN)/$1 $@)
 data/questions/pointing:
 	$(TRAIN) questions $@ --kind pointing --train 16000 --test 600 --height 240 \
 	  --workers $(PROCESSES)
+
+data/questions/maps:
+	$(TRAIN) questions $@ --kind maps --train 8000 --test 300 --height 240 --workers $(PROCESSES)
 
 data/questions/mentions:
 	$(TRAIN) questions $@ --kind mentions --train 16000 --test 600 --height 240 \
@@ -96,7 +99,8 @@ runs/skill/$(LAST)/checkpoint:
 endif
 needs = $(if $(filter $1,$(BEHIND)),,$(eval runs/skill/$1/checkpoint: | $2))
 TASKS := $(addprefix data/skill/,openfast demos crossed beginnings)
-$(call needs,point,runs/nano/rehearse/checkpoint data/questions/pointing)
+$(call needs,map,runs/nano/rehearse/checkpoint data/questions/maps)
+$(call needs,point,runs/skill/map/checkpoint data/questions/pointing)
 $(call needs,mention,runs/skill/point/checkpoint data/questions/mentions_at_once)
 $(call needs,anywhere,runs/skill/mention/checkpoint data/questions/mentions)
 $(call needs,deep,runs/skill/anywhere/checkpoint)

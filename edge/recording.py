@@ -49,7 +49,7 @@ def require_recording_extras() -> None:
 
 
 class Recorder:
-    """Sample the newest frame of every camera until stopped."""
+    """Sample the newest frame of every camera until stopped, at RECORD_HZ at most."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -77,11 +77,10 @@ class Recorder:
         self.frames.append(RecordedFrame(self._clock(), tuple(pictures)))
 
     def _run(self) -> None:
-        next_s = time.monotonic()
+        """Sample, and wait: a late picture puts off the next, since a film takes no two at once."""
         while not self._stop.is_set():
             self._sample()
-            next_s = max(next_s + 1.0 / RECORD_HZ, time.monotonic())
-            self._stop.wait(next_s - time.monotonic())
+            self._stop.wait(1.0 / RECORD_HZ)
 
 
 def _jpeg(image: np.ndarray) -> bytes:

@@ -50,19 +50,14 @@ def write_video(
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": CRF, "preset": "veryfast"}
         stream.codec_context.time_base = TICK
-        last = -1
         for number, frame in enumerate(frames):
-            moment = round((frame.t_s - frames[0].t_s) / TICK)
-            if moment <= last:  # a recorder that was late takes two in the same millisecond
-                continue
-            last = moment
             picture = compose_picture(frame, ticks, calls, turns)
             if number == 0:  # the first frame opens the codec, which fixes the size
                 stream.height, stream.width = picture.shape[:2]
             elif picture.shape[:2] != (stream.height, stream.width):  # a camera changed its mode
                 picture = cv2.resize(picture, (stream.width, stream.height))
             image = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            image.pts, image.time_base = moment, TICK
+            image.pts, image.time_base = round((frame.t_s - frames[0].t_s) / TICK), TICK
             for packet in stream.encode(image):
                 container.mux(packet)
         for packet in stream.encode():

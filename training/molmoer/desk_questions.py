@@ -108,11 +108,15 @@ def map_scene(desk: Desk, split: Split, rng: np.random.Generator) -> Scene:
 
     An answer has a digit for every cell, row by row: so every part of a picture is asked about.
     """
-    moment = _lay_out(desk, split, rng, PLAIN_COLOURS, len(PLAIN_COLOURS))
+    while True:  # until no two cubes are in one cell
+        moment = _lay_out(desk, split, rng, PLAIN_COLOURS, len(PLAIN_COLOURS))
+        centres = [moment.outlines[f"{colour} cube"].centre for colour in PLAIN_COLOURS]
+        spots = [(bisect(MAP_EDGES, y) - 1, bisect(MAP_EDGES, x) - 1) for x, y in centres]
+        if len(set(spots)) == len(spots):
+            break
     cells = [["0"] * (len(MAP_EDGES) - 1) for _ in MAP_EDGES[1:]]
-    for digit, colour in enumerate(PLAIN_COLOURS, 1):
-        x, y = moment.outlines[f"{colour} cube"].centre
-        cells[bisect(MAP_EDGES, y) - 1][bisect(MAP_EDGES, x) - 1] = str(digit)
+    for digit, (row, column) in enumerate(spots, 1):
+        cells[row][column] = str(digit)
     legend = ", ".join(f"{colour} is {digit}" for digit, colour in enumerate(PLAIN_COLOURS, 1))
     text = phrase(_MAP_SENTENCES, POINTING_OPENERS, split, rng).format(a=legend.capitalize())
     asked = Question("map", text, " ".join(map("".join, cells)), (0,))

@@ -29,22 +29,20 @@ def build_optimizer(
     entries = []
     for name, parameters in groups.items():
         trainable = [parameter for parameter in parameters if parameter.requires_grad]
-        for orthogonal, decays in ((False, False), (False, True), (True, True)):
-            part = [
-                one
-                for one in trainable
-                if ((id(one) in chosen), one.ndim > 1) == (orthogonal, decays)
-            ]
-            if part:
-                entries.append(
-                    {
-                        "name": name,
-                        "params": part,
-                        "lr": settings.rates[name],
-                        "weight_decay": settings.weight_decay if decays else 0.0,
-                        "orthogonal": orthogonal,
-                    }
-                )
+        alike: dict[tuple[bool, float], list[torch.nn.Parameter]] = defaultdict(list)
+        for one in trainable:
+            decay = settings.weight_decay if one.ndim > 1 else 0.0
+            alike[id(one) in chosen, decay].append(one)
+        entries += [
+            {
+                "name": name,
+                "params": part,
+                "lr": settings.rates[name],
+                "weight_decay": decay,
+                "orthogonal": orthogonal,
+            }
+            for (orthogonal, decay), part in sorted(alike.items(), key=lambda entry: entry[0])
+        ]
     if not entries:
         raise TrainingError("nothing is trainable; change 'trainable' in the recipe")
     return MatrixAdamW(

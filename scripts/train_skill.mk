@@ -1,5 +1,5 @@
-# The checkpoint that can do something: MolmoER's stages at nano size, what lies where, pointing, places
-# behind words in three steps, then the simulated desk's three tasks as discrete actions, as flow, and
+# The checkpoint that can do something: three sets of embodied questions about the simulated desk, from
+# what lies where to places behind words, then the desk's three tasks as discrete actions, as flow, and
 # with depth, the policy's own states among them. Every product is made when it is absent, and what was
 # interrupted goes on:
 #
@@ -19,39 +19,29 @@ MOMENTS = mkdir -p $(@D) && $(TRAIN) demos $@ --light-only --workers $(PROCESSES
 DEMOS   = $(MOMENTS) --every 5 --tasks touch,touch,put_in_bin,put_in_bin,push_to_mark
 LAUNCH := OMP_NUM_THREADS=1 $(BIN)/python -m accelerate.commands.launch --multi_gpu \
 	--num_processes $(PROCESSES) --main_process_port 0 -m training.cli
-# Batches of 16, shared by the processes.
-NANO    = $(MAKE) -f scripts/train_nano.mk RUN="$(LAUNCH) run" SET="--set micro_batch_size=8"
 
-STAGES := general specialise rehearse map point mention anywhere deep discrete expert further depth
+STAGES := map list name mention discrete expert depth
 BEHIND := $(foreach stage,$(STAGES),$(if $(wildcard $(BEGUN)/logs/$(stage)),$(stage)))
 LAST   := $(lastword $(BEHIND))
-LOGS    = $(foreach stage,$(STAGES),$(if $(filter $(stage),$(BEHIND)),$(BEGUN)/logs/$(stage),$(if \
-	$(filter $(stage),general specialise rehearse),runs/nano,runs/skill)/$(stage)))
+LOGS    = $(foreach stage,$(STAGES),$(if $(filter $(stage),$(BEHIND)),$(BEGUN)/logs/$(stage),runs/skill/$(stage)))
 of_begun = $(if $(wildcard $(BEGUN)/$1),cp -r $(BEGUN)/$1 $@)
 
 .DEFAULT_GOAL := runs/skill/shipped
 .SECONDARY:
 
-data/questions/pointing:
-	$(TRAIN) questions $@ --kind pointing --train 16000 --test 600 --height 240 \
-	  --workers $(PROCESSES)
-
 data/questions/maps:
 	$(TRAIN) questions $@ --kind maps --train 8000 --test 300 --height 240 --workers $(PROCESSES)
 
-data/questions/mentions:
-	$(TRAIN) questions $@ --kind mentions --train 16000 --test 600 --height 240 \
-	  --workers $(PROCESSES)
+data/questions/lists:
+	$(TRAIN) questions $@ --kind lists --train 16000 --test 600 --height 240 --workers $(PROCESSES)
 
 data/questions/mentions_at_once:
 	$(TRAIN) questions $@ --kind mentions --at-once 1 --train 16000 --test 600 --height 240 \
 	  --workers $(PROCESSES)
 
-data/questions/%:
-	$(NANO) $@
-
-runs/nano/%/checkpoint:
-	$(NANO) $@
+data/questions/mentions:
+	$(TRAIN) questions $@ --kind mentions --train 16000 --test 600 --height 240 \
+	  --workers $(PROCESSES)
 
 data/skill/demos:
 	$(DEMOS) --episodes 700 --seed 10
@@ -67,10 +57,10 @@ data/skill/beginnings:
 	$(MOMENTS) --beginnings --every 15 --episodes 350 --seed 30 --tasks touch
 
 # Where the policy brings itself, and what the scripted expert would do there.
-data/skill/corrections: | runs/skill/further/bundle
-	$(MOMENTS) --every 10 --episodes 150 --tasks touch,put_in_bin,put_in_bin,push_to_mark \
+data/skill/corrections: | runs/skill/expert/bundle
+	$(MOMENTS) --every 10 --episodes 120 --tasks touch,put_in_bin,put_in_bin,push_to_mark \
 	  --starts folded=0.5,somewhere=0.1,missed=0.1,after=0.3 --seed 11 \
-	  --policy runs/skill/further/bundle
+	  --policy runs/skill/expert/bundle
 
 runs/skill/%/bundle: | runs/skill/%/checkpoint
 	$(BIN)/molmoact-quantize build runs/skill/$*/checkpoint $@ --recipe fp32
@@ -99,22 +89,21 @@ runs/skill/$(LAST)/checkpoint:
 endif
 needs = $(if $(filter $1,$(BEHIND)),,$(eval runs/skill/$1/checkpoint: | $2))
 TASKS := $(addprefix data/skill/,openfast demos crossed beginnings)
-$(call needs,map,runs/nano/rehearse/checkpoint data/questions/maps)
-$(call needs,point,runs/skill/map/checkpoint data/questions/pointing)
-$(call needs,mention,runs/skill/point/checkpoint data/questions/mentions_at_once)
-$(call needs,anywhere,runs/skill/mention/checkpoint data/questions/mentions)
-$(call needs,deep,runs/skill/anywhere/checkpoint)
-$(call needs,discrete,runs/skill/deep/checkpoint $(TASKS))
+$(call needs,map,data/questions/maps)
+$(call needs,list,runs/skill/map/checkpoint data/questions/lists data/questions/maps)
+$(call needs,name,runs/skill/list/checkpoint data/questions/mentions_at_once data/questions/lists)
+$(call needs,mention,runs/skill/name/checkpoint \
+	$(addprefix data/questions/,mentions mentions_at_once lists))
+$(call needs,discrete,runs/skill/mention/checkpoint $(TASKS) data/questions/mentions)
 $(call needs,expert,runs/skill/discrete/checkpoint $(TASKS) data/questions/mentions)
-$(call needs,further,runs/skill/expert/checkpoint $(TASKS) data/questions/mentions)
 TASKS += $(addprefix data/skill/,demos_depth crossed_depth)
-$(call needs,depth,runs/skill/further/checkpoint $(TASKS) data/questions/mentions \
+$(call needs,depth,runs/skill/expert/checkpoint $(TASKS) data/questions/mentions \
 	data/skill/corrections_depth)
 
 # For the ablation in docs/fidelity.md: flow straight after places behind words.
-runs/skill/expert_without_discrete/checkpoint: | runs/skill/deep/checkpoint $(TASKS) \
+runs/skill/expert_without_discrete/checkpoint: | runs/skill/mention/checkpoint $(TASKS) \
 	data/questions/mentions
-	$(LAUNCH) run $(RECIPES)/expert.yaml --out $(@D) --set from=runs/skill/deep/checkpoint \
+	$(LAUNCH) run $(RECIPES)/expert.yaml --out $(@D) --set from=runs/skill/mention/checkpoint \
 	  $(if $(wildcard $(@D)),--resume)
 
 # What lies in checkpoints/nano: half the bytes, and the curves.

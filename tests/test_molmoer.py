@@ -22,7 +22,7 @@ from training.init.init_checkpoint import init_checkpoint
 from training.molmoer import answers as answering
 from training.molmoer import rehearsal
 from training.molmoer.answers import Answerer
-from training.molmoer.points import points_in, points_text
+from training.molmoer.points import points_text
 from training.molmoer.rehearsal import (
     AT_ONCE,
     CONSTANT,
@@ -75,11 +75,6 @@ def test_a_point_is_right_within_its_radius_and_wrong_without_one():
     assert asked(truth, "pointing", RADIUS).is_right(near)
     assert not asked(truth, "pointing", RADIUS).is_right(points_text([(0.6, 0.6)], "red cube"))
     assert not asked(truth, "pointing", RADIUS).is_right("somewhere")
-    places = "308 305, the blue cube471 620"
-    assert points_in(places) == [(308, 305), (471, 620)]
-    assert asked(places, "mention", RADIUS).is_right("310 300, the blue cube470 625")
-    assert not asked(places, "mention", RADIUS).is_right("310 300, the blue cube670 625")
-    assert not asked(places, "mention", RADIUS).is_right("310 300")
 
 
 def test_answers_are_counted_by_kind():

@@ -25,9 +25,9 @@ from training.molmoer.desk_questions import (
     ROBOT_PROMPT,
     Moment,
     desk_scene,
+    list_scene,
     map_scene,
     mention_scene,
-    pointing_scene,
 )
 from training.molmoer.episode_questions import episode_scene
 from training.molmoer.layouts import draw_layout, is_plain, is_within_reach, pose_freely
@@ -96,22 +96,6 @@ def test_what_is_pointed_to_has_the_colour_that_is_asked_for(moments):
             assert cosine > 0.93, question
 
 
-def test_all_cubes_are_pointed_to_in_the_order_of_the_question(desk):
-    rng = np.random.default_rng(1)
-    for _ in range(10):
-        scene = pointing_scene(desk, Split.TRAIN, rng)
-        assert len({question.text for question in scene.questions}) == len(scene.questions) > 1
-        for question in scene.questions:
-            colours = re.findall(r"(\w+) cube", question.text)
-            points = points_in(question.answer)
-            assert sorted(colours) == sorted(PLAIN_COLOURS)
-            assert len(points) == len(colours)
-            for colour, (x, y) in zip(colours, points, strict=True):
-                seen = scene.pictures[0][int(y / 1000 * 120), int(x / 1000 * 160)] / 255
-                meant = np.array(COLOURS_RGB[colour])
-                assert seen @ meant / np.linalg.norm(seen) / np.linalg.norm(meant) > 0.93
-
-
 def test_places_follow_the_words_with_which_a_robots_prompt_names_a_cube(desk):
     rng = np.random.default_rng(2)
     for split, wordings in ((Split.TRAIN, PHRASINGS), (Split.TEST, HELD_OUT_PHRASINGS)):
@@ -136,10 +120,11 @@ def test_places_follow_the_words_with_which_a_robots_prompt_names_a_cube(desk):
             begun = re.sub(r"<state_\d+>", "", f"<|im_start|>user\n{question.text}")
             assert any(prompt.startswith(begun) for prompt in prompts), begun
             named = [colour, *re.findall(r"the (\w+) cube", question.answer)]
-            points = points_in(question.answer)
-            assert len(points) == len(named) == len(PLAIN_COLOURS)
-            for name, (x, y) in zip(named, points, strict=True):
-                seen = scene.pictures[0][int(y / 1000 * 120), int(x / 1000 * 160)] / 255
+            places = re.findall(r" (\d\d) (\d\d)(?:,|$)", question.answer)
+            assert len(places) == len(named) == len(PLAIN_COLOURS)
+            for name, (row, column) in zip(named, places, strict=True):
+                y, x = ((int(tenths) + 0.5) / 65 for tenths in (row, column))
+                seen = scene.pictures[0][int(y * 120), int(x * 160)] / 255
                 meant = np.array(COLOURS_RGB[name])
                 assert seen @ meant / np.linalg.norm(seen) / np.linalg.norm(meant) > 0.93
 
@@ -159,26 +144,48 @@ def test_a_maps_digits_stand_where_their_colours_are_seen(desk):
         rows = scene.questions[0].answer.split()
         assert [len(row) for row in rows] == [7] * 7
         assert sorted("".join(rows).replace("0", "")) == ["1", "2", "3"]
-        height, width, _ = scene.pictures[0].shape
         for digit, colour in enumerate(PLAIN_COLOURS, 1):
             row = next(number for number, cells in enumerate(rows) if str(digit) in cells)
-            column = rows[row].index(str(digit))
-            (top, bottom), (left, right) = (
-                [round(MAP_EDGES[cell] * size), round(MAP_EDGES[cell + 1] * size)]
-                for cell, size in ((row, height), (column, width))
-            )
-            cell = scene.pictures[0][top:bottom, left:right].reshape(-1, 3).astype(float)
-            meant = np.array(COLOURS_RGB[colour])
-            alike = cell @ meant / (np.linalg.norm(cell, axis=1) + 1) / np.linalg.norm(meant)
-            assert (alike > 0.93).mean() > 0.02
+            assert share_of_cell(scene.pictures[0], row, rows[row].index(str(digit)), colour) > 0.02
 
 
-def test_halves_of_a_pointing_set_share_no_wording(desk):
+def test_a_lists_cells_are_where_their_colours_are_seen(desk):
+    rng = np.random.default_rng(7)
+    orders = set()
+    for _ in range(20):
+        scene = list_scene(desk, Split.TRAIN, rng)
+        by_row, by_colour = (question.answer.split(", ") for question in scene.questions)
+        assert by_row == sorted(by_row)
+        cells = [entry.rsplit(" ", 1) for entry in by_row]
+        assert sorted(by_colour) == sorted(f"{colour} {cell}" for cell, colour in cells)
+        orders.add(tuple(entry.split()[0] for entry in by_colour))
+        assert {colour for _, colour in cells} == {*PLAIN_COLOURS}
+        for cell, colour in cells:
+            row, column = map(int, cell.split())
+            assert share_of_cell(scene.pictures[0], row, column, colour) > 0.02
+    assert len(orders) == 6
+
+
+def share_of_cell(picture, row, column, colour):
+    """Give the share of a cell's pixels that have a cube's colour."""
+    height, width, _ = picture.shape
+    (top, bottom), (left, right) = (
+        [round(MAP_EDGES[cell] * size), round(MAP_EDGES[cell + 1] * size)]
+        for cell, size in ((row, height), (column, width))
+    )
+    cell = picture[top:bottom, left:right].reshape(-1, 3).astype(float)
+    meant = np.array(COLOURS_RGB[colour])
+    alike = cell @ meant / (np.linalg.norm(cell, axis=1) + 1) / np.linalg.norm(meant)
+    return (alike > 0.93).mean()
+
+
+@pytest.mark.parametrize("scene_of", [map_scene, list_scene])
+def test_halves_of_maps_and_of_lists_share_no_wording(desk, scene_of):
     rng = np.random.default_rng(1)
     wordings = {}
     for split in Split:
-        asked = [q for _ in range(3) for q in pointing_scene(desk, split, rng).questions]
-        wordings[split] = {re.sub("|".join(PLAIN_COLOURS), "", question.text) for question in asked}
+        asked = [q for _ in range(3) for q in scene_of(desk, split, rng).questions]
+        wordings[split] = {question.text for question in asked}
     assert not wordings[Split.TRAIN] & wordings[Split.TEST]
 
 

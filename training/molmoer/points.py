@@ -2,10 +2,6 @@
 
     <points coords="1 1 308 305 2 471 620">cubes</points>
 
-or as places that follow the words for things in a text of ours:
-
-    308 305, the blue cube471 620
-
 The numbers inside the tag are the picture (from 1), and for each point its number (from 1) and its
 x and y in thousandths of that picture's width and height, three digits each (Molmo2 release, model
 card). A point counts when it is not further from the middle of what is pointed to than the radius
@@ -22,7 +18,6 @@ MARGIN = 50  # thousandths of a picture
 _SCALE = 1000
 _COORDS = re.compile(r'<points coords="1((?: \d+ \d{3} \d{3})+)">')
 _POINT = re.compile(r" (\d+) (\d{3}) (\d{3})")
-_PLACE = re.compile(r"(?<!\d)(\d{3}) (\d{3})(?!\d)")
 
 
 def points_text(points: Sequence[tuple[float, float]], name: str) -> str:
@@ -31,15 +26,8 @@ def points_text(points: Sequence[tuple[float, float]], name: str) -> str:
     return f'<points coords="1{"".join(coords)}">{name}</points>'
 
 
-def place_text(point: tuple[float, float]) -> str:
-    """Write a place; x and y are shares of the picture's width and height."""
-    return " ".join(map(_scaled, point))
-
-
 def points_in(answer: str) -> list[tuple[int, int]]:
     """Read the points of an answer, thousandths; none when they are not numbered from 1 on."""
-    if "<" not in answer:
-        return [(int(x), int(y)) for x, y in _PLACE.findall(answer)]
     match = _COORDS.search(answer)
     found = _POINT.findall(match[1]) if match else []
     in_order = [int(number) for number, _, _ in found] == [*range(1, len(found) + 1)]

@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
 LINES = "questions.jsonl"
 SUBJECTS = ("embodied", "general", "text")
-POINTING, MENTIONS, MAPS = "pointing", "mentions", "maps"  # subjects that have nothing but that
+MAPS, LISTS, MENTIONS = "maps", "lists", "mentions"  # subjects that have nothing but that
 JPEG_QUALITY = 95
 
-_OF_THE_DESK = ("embodied", POINTING, MENTIONS, MAPS)
+_OF_THE_DESK = ("embodied", MAPS, LISTS, MENTIONS)
 _SCENES_AT_ONCE = 64
 _EPISODE_EVERY = 5  # one embodied scene in so many is an episode
 
@@ -49,7 +49,7 @@ _EPISODE_EVERY = 5  # one embodied scene in so many is an episode
 class SetSettings:
     """What a set is to hold."""
 
-    subject: str  # one of SUBJECTS, or POINTING, MENTIONS or MAPS
+    subject: str  # one of SUBJECTS, or MAPS, LISTS or MENTIONS
     train: int  # questions
     test: int
     seed: int
@@ -110,14 +110,14 @@ def make_scene(task: _Task, desk: Desk | None = None) -> Scene:
         return text_scene(task.split, rng)
     if task.settings.subject == "general":
         return draw_scene(task.split, rng, task.settings.height_px)
-    from training.molmoer.desk_questions import desk_scene, map_scene, mention_scene, pointing_scene
+    from training.molmoer.desk_questions import desk_scene, list_scene, map_scene, mention_scene
     from training.molmoer.episode_questions import episode_scene
 
     assert desk is not None
-    if task.settings.subject == POINTING:
-        return pointing_scene(desk, task.split, rng)
     if task.settings.subject == MAPS:
         return map_scene(desk, task.split, rng)
+    if task.settings.subject == LISTS:
+        return list_scene(desk, task.split, rng)
     if task.settings.subject == MENTIONS:
         return mention_scene(desk, task.split, rng, task.settings.at_once)
     is_episode = task.number % _EPISODE_EVERY == _EPISODE_EVERY - 1

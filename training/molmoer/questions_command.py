@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-_SUBJECTS = ("embodied", "pointing", "mentions", "maps", "general", "text")
+_SUBJECTS = ("embodied", "maps", "lists", "mentions", "general", "text")
 _EXAMPLE = "example: molmoact-train questions data/questions/embodied --kind embodied"
 
 
@@ -16,9 +16,9 @@ def add_parser(commands: Any) -> None:
         "questions",
         help="make a set of questions with answers, for training and for testing",
         description="Make a set of questions with answers: of the simulated desk (embodied, "
-        "nothing but pointing, places behind the words for things, or maps of where they are), of "
-        "drawn pictures (general), or without pictures (text). No layout, drawing or wording of "
-        "the test half is in the train half.",
+        "maps or lists of where its cubes are, or places behind the words for them), of drawn "
+        "pictures (general), or without pictures (text). No layout, drawing or wording of the test "
+        "half is in the train half.",
         epilog=_EXAMPLE,
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write; must not exist")

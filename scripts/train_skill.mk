@@ -56,6 +56,10 @@ data/skill/crossed:
 data/skill/beginnings:
 	$(MOMENTS) --beginnings --every 15 --episodes 350 --seed 30 --tasks touch
 
+# The hand nearly right, so that where it is does not tell where the cube is.
+data/skill/recoveries:
+	$(MOMENTS) --recoveries --every 6 --episodes 500 --seed 40 --tasks touch,touch,push_to_mark
+
 # Where the policy brings itself, and what the scripted expert would do there.
 data/skill/corrections: | runs/skill/expert/bundle
 	$(MOMENTS) --every 10 --episodes 120 --tasks touch,put_in_bin,put_in_bin,push_to_mark \
@@ -95,8 +99,9 @@ $(call needs,name,runs/skill/list/checkpoint data/questions/mentions_at_once dat
 $(call needs,mention,runs/skill/name/checkpoint \
 	$(addprefix data/questions/,mentions mentions_at_once lists))
 $(call needs,discrete,runs/skill/mention/checkpoint $(TASKS) data/questions/mentions)
+TASKS += data/skill/recoveries
 $(call needs,expert,runs/skill/discrete/checkpoint $(TASKS) data/questions/mentions)
-TASKS += $(addprefix data/skill/,demos_depth crossed_depth)
+TASKS += $(addprefix data/skill/,demos_depth crossed_depth recoveries_depth)
 $(call needs,depth,runs/skill/expert/checkpoint $(TASKS) data/questions/mentions \
 	data/skill/corrections_depth)
 

@@ -38,7 +38,9 @@ ROLL_DEG = 0.0
 OPEN_PERCENT, RELEASE_PERCENT, NEAR_PERCENT, CLOSED_PERCENT = 40.0, 27.0, 19.0, 3.0
 SLOW_PERCENT_S = 12.0
 SQUEEZE_PERCENT = 3.0  # the gate takes 3.8 % against a cube for a blocked gripper
-GRIP_BESIDE_M, FINGERS_BESIDE_M, TIP_BESIDE_M = 0.016, -0.004, TIP_FROM_AXIS_M
+# With 22 mm a cube is grasped from 10 mm farther in to 10 mm farther out (8 of 12 each), 15 mm to
+# either side (7 of 12); with 16 mm the fixed jaw comes down on it from 5 mm farther out (8 of 12).
+GRIP_BESIDE_M, FINGERS_BESIDE_M, TIP_BESIDE_M = 0.022, -0.004, TIP_FROM_AXIS_M
 BIN_OVER_M, BIN_DROP_M, BIN_PITCH_DEG = 0.105, 0.075, 70.0
 OVER_BIN_M = 0.030
 HELD_M = 0.045
@@ -48,6 +50,11 @@ PUSH_REACH_M = 2**0.5 * CUBE_HALF_M + 0.010
 PUSH_RUN_UP_M = 0.022
 BACK_OFF_M = 0.02
 NEARBY_M = 0.05
+# Where a hand that is not sure of a cube's place may be: standard deviation of either direction.
+ASTRAY_M, ASTRAY_MOST_M = 0.028, 0.07
+ASTRAY_HEIGHTS_M = (0.012, 0.085)
+ASTRAY_ROLL_DEG = 4.0
+OTHER_PERCENT_SHARE = 0.35  # of hands that are open as they would not be there
 SOMEWHERE_DEG = (-45.0, 60.0)
 DRAWS = 100
 # Of a disturbance, what is left near a cube.
@@ -107,10 +114,33 @@ class Expert:
             yield from self._mover.go([*self._mover.way_up(), pose])
             return
 
+    def go_astray(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        """Yield the goals of a way to a place that is nearly right for the task, but not quite."""
+        hand = self._hand()
+        for _ in range(DRAWS):
+            off_m = ASTRAY_M * rng.standard_normal(2)
+            percent, roll_deg = hand.percent, hand.roll_deg + ASTRAY_ROLL_DEG * rng.normal()
+            if rng.random() < OTHER_PERCENT_SHARE:
+                percent = rng.uniform(CLOSED_PERCENT, OPEN_PERCENT)
+            spot_m = at_height(self._spot_m(), rng.uniform(*ASTRAY_HEIGHTS_M))
+            spot_m[:2] += off_m
+            try:
+                pose = self._mover.pose(Hand(roll_deg, hand.beside_m, percent), spot_m)
+            except Unreachable:
+                continue
+            if np.hypot(*off_m) < ASTRAY_MOST_M:
+                yield from self._mover.go([*self._mover.way_up(), pose])
+                return
+
+    def _hand(self) -> Hand:
+        """How the hand is held over the cube."""
+        if self._task.kind == PUT_IN_BIN:
+            return Hand(ROLL_DEG, GRIP_BESIDE_M, OPEN_PERCENT)
+        return Hand(ROLL_DEG, FINGERS_BESIDE_M, CLOSED_PERCENT)
+
     def _touch(self) -> Iterator[np.ndarray]:
         height_m = TOUCH_M - 0.004 * max(0, self.attempts - 1)
-        hand = Hand(ROLL_DEG, FINGERS_BESIDE_M, CLOSED_PERCENT)
-        yield from self._come_down(hand, height_m)
+        yield from self._come_down(self._hand(), height_m)
         yield from self._mover.wait(0.3)
 
     def _put_in_bin(self) -> Iterator[np.ndarray]:
@@ -140,7 +170,7 @@ class Expert:
         return bool(inside and tip_m[2] < BIN_DROP_M + LIFTED_ENOUGH_M)
 
     def _grasp(self) -> Iterator[np.ndarray]:
-        hand = Hand(ROLL_DEG, GRIP_BESIDE_M, OPEN_PERCENT)
+        hand = self._hand()
         if not self._is_around_cube(hand):
             yield from self._come_down(hand, GRIP_M)
         yield from self._close()
@@ -197,8 +227,7 @@ class Expert:
         direction = way_m / length_m
         begin_m = at_height(spot_m - direction * (PUSH_REACH_M + PUSH_RUN_UP_M), PUSH_M)
         end_m = begin_m + direction * (PUSH_RUN_UP_M + length_m)
-        hand = Hand(ROLL_DEG, FINGERS_BESIDE_M, CLOSED_PERCENT)
-        line = PushLine(mover, hand, begin_m, end_m, self._over_height_m(begin_m))
+        line = PushLine(mover, self._hand(), begin_m, end_m, self._over_height_m(begin_m))
         place_m = line.place(PUSH_RUN_UP_M)  # of a hand that is behind the cube already
         if place_m is None:
             if len(self._rest_of_the_way(line.over, line.down)) == 2:

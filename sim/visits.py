@@ -11,6 +11,8 @@ words tell what comes next.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +28,10 @@ from sim.rollout import Driver, RolloutSettings
 from sim.tasks import FIRST_TRAINING_LAYOUT, PUSH_TO_MARK, PUT_IN_BIN, TOUCH, Task
 
 HORIZON = 30  # goals of a chunk, ticks of the world apart
+# Of recoveries: places an episode, ticks that are looked at from each, and how many places are
+# nearly right for another cube.
+PLACES, SHOWN_TICKS, OTHER_CUBE_SHARE = 5, 60, 0.25
+RECOVERED_KINDS = (TOUCH, PUT_IN_BIN, PUT_IN_BIN)
 
 
 @dataclass(slots=True)
@@ -117,6 +123,75 @@ def visit_beginnings(world: OfflineWorld, plan: Plan, every: int) -> Visits:
             break
     episode.succeeded = bool(states)
     return Visits(episode, np.array(states), np.array(chunks), instructions)
+
+
+def visit_recoveries(world: OfflineWorld, plan: Plan, every: int) -> Visits:
+    """Bring the arm nearly where a task wants it, let the expert mend that, and again elsewhere.
+
+    In demonstrations a low hand is over its cube, so who learns from them need not look where the
+    cube is, comes down beside it and closes there. Here the hand's place says little about the
+    cube's. Tasks are the plan's where it has a mark, else drawn anew for every place.
+    """
+    plan = replace(plan, start=FOLDED, disturbance=0.0)
+    rng = np.random.default_rng((*plan.seed, 6))
+    world.reset(plan.layout_seed, task=plan.task, variation=variation_of(plan))
+    none = np.zeros((0, N_JOINTS), np.float32)
+    episode = Episode(plan, True, 1, 0, none, none, ([], []), [], [])
+    moments = _Moments(world, episode, every)
+    held_out = plan.layout_seed < FIRST_TRAINING_LAYOUT
+    for _ in range(PLACES):
+        task = plan.task
+        if task.kind != PUSH_TO_MARK:
+            task = Task(str(rng.choice(RECOVERED_KINDS)), str(rng.choice(list(world.cubes))))
+        words = task.instruction(int(rng.integers(1000)), held_out=held_out)
+        colour = task.colour
+        if rng.random() < OTHER_CUBE_SHARE:
+            colour = str(rng.choice([other for other in world.cubes if other != colour]))
+        try:
+            for goal in Expert(world, Task(task.kind, colour), rng).go_astray(rng):
+                if world.step(goal).goal is None:
+                    break
+            world.judge(task)
+            moments.follow(Expert(world, task, rng).goals(), words)
+        except Unreachable:  # a cube was pushed away
+            break
+    episode.succeeded = bool(moments.states)
+    return moments.visits()
+
+
+class _Moments:
+    """What is kept of short ways of the expert."""
+
+    def __init__(self, world: OfflineWorld, episode: Episode, every: int) -> None:
+        self.states: list[np.ndarray] = []
+        self._chunks: list[np.ndarray] = []
+        self._instructions: list[str] = []
+        self._world, self._episode, self._every = world, episode, every
+
+    def follow(self, goals: Iterator[np.ndarray], words: str) -> None:
+        """Send goals, and keep every `every`-th of the first ticks; what follows is only sent."""
+        sent: list[np.ndarray] = []
+        begun = len(self.states)
+        for tick, goal in enumerate(itertools.islice(goals, SHOWN_TICKS + HORIZON)):
+            if tick < SHOWN_TICKS and tick % self._every == 0:
+                self._episode.see(self._world.observe(), tick)
+                self.states.append(self._world.state())
+            sent.append(goal.astype(np.float32))
+            if self._world.step(goal).goal is None or self._world.succeeded:
+                break
+        for moment in range(len(self.states) - begun):
+            chunk = sent[moment * self._every :][:HORIZON]
+            self._chunks.append(np.array(chunk + [chunk[-1]] * (HORIZON - len(chunk))))
+            self._instructions.append(words)
+
+    def visits(self) -> Visits:
+        """Return what was kept."""
+        return Visits(
+            self._episode,
+            np.array(self.states, np.float32).reshape(-1, N_JOINTS),
+            np.array(self._chunks, np.float32).reshape(-1, HORIZON, N_JOINTS),
+            self._instructions,
+        )
 
 
 def visit_policy(

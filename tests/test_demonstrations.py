@@ -271,11 +271,18 @@ def test_bad_usage_is_refused(arguments, capsys):
     assert capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["--beginnings", "--recoveries"])
 @pytest.mark.parametrize("other", [["--policy", "b"], ["--other-tasks", "0.5"]])
-def test_beginnings_do_no_task_that_another_option_could_change(other, capsys):
-    asked = ["demos", "out", "--episodes", "1", "--seed", "0", "--beginnings", *other]
+def test_what_does_no_task_takes_no_option_that_could_change_one(kind, other, capsys):
+    asked = ["demos", "out", "--episodes", "1", "--seed", "0", kind, *other]
     assert main(asked) == 2
-    assert "--beginnings does no task; leave out --policy" in capsys.readouterr().err
+    assert f"{kind} does no task; leave out --policy" in capsys.readouterr().err
+
+
+def test_beginnings_and_recoveries_are_two_recordings(capsys):
+    asked = ["demos", "out", "--episodes", "1", "--seed", "0", "--beginnings", "--recoveries"]
+    assert main(asked) == 2
+    assert "--beginnings and --recoveries: give one of them" in capsys.readouterr().err
 
 
 def test_depth_that_is_missing_damaged_or_not_asked_for_rightly_is_refused(recorded, tmp_path):

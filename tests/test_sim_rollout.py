@@ -14,6 +14,7 @@ from edge.profile import load_profile
 from sim.demonstration import FOLDED, draw_plan
 from sim.expert import Expert
 from sim.offline_world import Observation, OfflineWorld
+from sim.reach import PAN_AXIS_X_M
 from sim.rollout import Driver, RolloutSettings, draw_trials, lay_out, run_trial
 from sim.tasks import (
     FIRST_TRAINING_LAYOUT,
@@ -25,7 +26,7 @@ from sim.tasks import (
     Task,
 )
 from sim.variation import draw_lights
-from sim.visits import HORIZON, advice, visit_beginnings, visit_expert
+from sim.visits import HORIZON, advice, visit_beginnings, visit_expert, visit_recoveries
 
 TICKS_A_CHUNK = 15
 LATENCY_TICKS = 3
@@ -148,6 +149,47 @@ def test_at_a_beginning_every_cube_is_asked_for_with_the_same_picture(world):
         pairs = itertools.combinations(visits.chunks[same, -1], 2)
         apart_deg += [np.abs(one - other).max() for one, other in pairs]
     assert np.median(apart_deg) > 5.0
+
+
+def test_a_recovery_begins_beside_the_cube_and_its_chunk_leads_to_it(world):
+    """Where the hand is says little about where the cube is: else nobody would have to look."""
+    places, off_m, left_m = 0, [], []
+    looked = world.observe
+
+    def observe():
+        """Note how far the named cube is to the side of the hand, as the arm's base sees it."""
+        truth = world.truth()
+        cube_m = truth.cubes_m[world.cubes[world.referee.task.colour]]
+        (x_m, y_m), (dx_m, dy_m) = (
+            np.subtract(to_m[:2], from_m[:2])
+            for from_m, to_m in (([PAN_AXIS_X_M, 0.0], truth.tip_m), (truth.tip_m, cube_m))
+        )
+        aside_m.append((x_m * dy_m - y_m * dx_m) / np.hypot(x_m, y_m))
+        return looked()
+
+    for number in range(4):
+        aside_m = []
+        world.observe = observe
+        try:
+            plan = draw_plan(5, number, kinds=(TOUCH,), light_only=True)
+            visits = visit_recoveries(world, plan, 6)
+        finally:
+            world.observe = looked
+        ticks = visits.episode.seen_ticks
+        assert len(ticks) == len(visits.states) == len(visits.chunks) == len(visits.instructions)
+        begun = [moment for moment, tick in enumerate(ticks) if tick == 0]
+        places += len(begun)
+        off_m += [aside_m[moment] for moment in begun]
+        left_m += [aside_m[moment] for moment in [*(np.array(begun[1:]) - 1), -1]]
+        for first, end in itertools.pairwise([*begun, len(ticks)]):
+            assert ticks[first:end] == list(range(0, 6 * (end - first), 6))
+            assert len({*visits.instructions[first:end]}) == 1
+            for moment in range(first, end - 1):
+                goes_on = visits.chunks[moment + 1][: HORIZON - 6]
+                assert np.array_equal(visits.chunks[moment][6:], goes_on)
+    assert places >= 12
+    assert np.median(np.abs(off_m)) > 0.015
+    assert np.median(np.abs(left_m)) < 0.4 * np.median(np.abs(off_m))
 
 
 def test_trials_are_held_out_and_a_function_of_their_seed():

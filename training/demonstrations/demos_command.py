@@ -99,6 +99,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "with what the expert would begin to do",
     )
     parser.add_argument(
+        "--recoveries",
+        action="store_true",
+        help="no task is done: the arm goes astray near a cube, and what is recorded is how the "
+        "expert mends that, five times an episode",
+    )
+    parser.add_argument(
         "--starts",
         type=_starts,
         metavar="NAME=SHARE,...",
@@ -126,10 +132,13 @@ def _run(args: argparse.Namespace) -> int:
         raise TrainingError(f"--size {args.size}: video needs even sides")
     if FPS % args.every:
         raise TrainingError(f"--every {args.every}: it must divide {FPS}, the ticks a second")
-    if args.beginnings and (args.policy or args.other_tasks or args.starts):
-        raise TrainingError(
-            "--beginnings does no task; leave out --policy, --other-tasks and --starts"
-        )
+    for name in ("beginnings", "recoveries"):
+        if getattr(args, name) and (args.policy or args.other_tasks or args.starts):
+            raise TrainingError(
+                f"--{name} does no task; leave out --policy, --other-tasks and --starts"
+            )
+    if args.beginnings and args.recoveries:
+        raise TrainingError("--beginnings and --recoveries: give one of them")
     if args.policy is not None:
         _check_bundle(args.policy)
     settings = Settings(
@@ -143,6 +152,7 @@ def _run(args: argparse.Namespace) -> int:
         other_tasks=args.other_tasks,
         policy=args.policy,
         beginnings=args.beginnings,
+        recoveries=args.recoveries,
     )
     if args.starts is not None:
         settings = replace(settings, starts=args.starts)

@@ -23,7 +23,7 @@ from sim.camera_process import CAMERA_NAMES
 from sim.demonstration import STARTS, Plan, draw_plan
 from sim.offline_world import PROFILE, OfflineWorld
 from sim.rollout import RolloutSettings
-from sim.visits import Visits, visit_beginnings, visit_expert, visit_policy
+from sim.visits import Visits, visit_beginnings, visit_expert, visit_policy, visit_recoveries
 from training.demonstrations.true_depth import write_episode
 
 FPS = 30
@@ -50,6 +50,7 @@ class Settings:
     other_tasks: float = 0.0  # the chance of a moment to ask for something else
     policy: Path | None = None  # a bundle that drives, while the expert says what it would do
     beginnings: bool = False  # the arm goes anywhere, and every cube is asked for
+    recoveries: bool = False  # the arm goes astray, and the expert mends it
 
     @property
     def fps(self) -> int:
@@ -59,8 +60,8 @@ class Settings:
     @property
     def has_chunks(self) -> bool:
         """Whether what follows a picture has to be recorded with it."""
-        others = self.policy is not None or self.other_tasks > 0 or self.beginnings
-        return self.every > 1 or others
+        others = self.policy is not None or self.other_tasks > 0
+        return self.every > 1 or others or self.beginnings or self.recoveries
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,8 @@ def _visits(world: OfflineWorld, plan: Plan, settings: Settings) -> Visits:
     global _policy
     if settings.beginnings:
         return visit_beginnings(world, plan, settings.every)
+    if settings.recoveries:
+        return visit_recoveries(world, plan, settings.every)
     if settings.policy is None:
         return visit_expert(world, plan, settings.every, settings.other_tasks)
     if _policy is None:

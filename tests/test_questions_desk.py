@@ -120,13 +120,32 @@ def test_places_follow_the_words_with_which_a_robots_prompt_names_a_cube(desk):
             begun = re.sub(r"<state_\d+>", "", f"<|im_start|>user\n{question.text}")
             assert any(prompt.startswith(begun) for prompt in prompts), begun
             named = [colour, *re.findall(r"the (\w+) cube", question.answer)]
-            places = re.findall(r" (\d\d) (\d\d)(?:,|$)", question.answer)
+            places = re.findall(r" (\d) (\d), (?:(\d) (\d)|none)(?:,|$)", question.answer)
             assert len(places) == len(named) == len(PLAIN_COLOURS)
-            for name, (row, column) in zip(named, places, strict=True):
-                y, x = ((int(tenths) + 0.5) / 65 for tenths in (row, column))
-                seen = scene.pictures[0][int(y * 120), int(x * 160)] / 255
-                meant = np.array(COLOURS_RGB[name])
-                assert seen @ meant / np.linalg.norm(seen) / np.linalg.norm(meant) > 0.93
+            for name, (row, column, *of_wrist) in zip(named, places, strict=True):
+                assert share_of_cell(scene.pictures[0], int(row), int(column), name) > 0.02
+                if all(of_wrist):
+                    around = largest_share_around(scene.pictures[1], *map(int, of_wrist), name)
+                    assert around > 0.05
+
+
+def test_a_cube_has_a_place_in_the_wrists_picture_when_it_is_well_seen_there(desk):
+    rng = np.random.default_rng(4)
+    said = {True: 0, False: 0}
+    for _ in range(12):
+        scene = mention_scene(desk, Split.TRAIN, rng, 1.0)
+        for question in scene.questions:
+            (colour,) = {*question.text.split()} & {*PLAIN_COLOURS}
+            shares = [
+                share_of_cell(scene.pictures[1], row, column, colour)
+                for row in range(7)
+                for column in range(7)
+            ]
+            has_place = re.match(r" \d \d, \d", question.answer) is not None
+            said[has_place] += 1
+            # The edge cells are half as wide, and a cube's shaded side is of another colour.
+            assert sum(shares) > 0.1 if has_place else sum(shares) < 0.7
+    assert min(said.values()) >= 5
 
 
 @pytest.mark.parametrize(("at_once", "ends_there"), [(1.0, {True}), (0.0, {False})])
@@ -137,7 +156,8 @@ def test_a_share_of_places_follows_at_once(desk, at_once, ends_there):
     assert {word in (*PLAIN_COLOURS, *NOUNS) for word in last} == ends_there
 
 
-def test_a_maps_digits_stand_where_their_colours_are_seen(desk):
+def test_a_maps_digits_stand_where_their_colours_are_seen(desk, monkeypatch):
+    monkeypatch.setattr(desk_questions, "WRIST_SHARE", 0.0)
     rng = np.random.default_rng(5)
     for _ in range(40):  # in some two cubes are side by side
         scene = map_scene(desk, Split.TRAIN, rng)
@@ -147,6 +167,28 @@ def test_a_maps_digits_stand_where_their_colours_are_seen(desk):
         for digit, colour in enumerate(PLAIN_COLOURS, 1):
             row = next(number for number, cells in enumerate(rows) if str(digit) in cells)
             assert share_of_cell(scene.pictures[0], row, rows[row].index(str(digit)), colour) > 0.02
+
+
+def test_a_map_of_the_wrists_picture_has_digits_in_all_cells_that_a_cube_fills(desk, monkeypatch):
+    monkeypatch.setattr(desk_questions, "WRIST_SHARE", 1.0)
+    rng = np.random.default_rng(6)
+    seen = set()
+    for _ in range(20):
+        scene = map_scene(desk, Split.TRAIN, rng)
+        rows = scene.questions[0].answer.split()
+        assert [len(row) for row in rows] == [7] * 7
+        seen |= {*"".join(rows)}
+        for row, cells in enumerate(rows):
+            for column, digit in enumerate(cells):
+                shares = [
+                    share_of_cell(scene.pictures[0], row, column, colour)
+                    for colour in PLAIN_COLOURS
+                ]
+                if digit == "0":
+                    assert max(shares) < 0.35
+                else:
+                    assert shares[int(digit) - 1] > 0.03
+    assert seen == {"0", "1", "2", "3"}
 
 
 def test_a_lists_cells_are_where_their_colours_are_seen(desk):
@@ -177,6 +219,15 @@ def share_of_cell(picture, row, column, colour):
     meant = np.array(COLOURS_RGB[colour])
     alike = cell @ meant / (np.linalg.norm(cell, axis=1) + 1) / np.linalg.norm(meant)
     return (alike > 0.93).mean()
+
+
+def largest_share_around(picture, row, column, colour):
+    """Give the largest share of a colour in a cell and those beside it: a middle may be empty."""
+    return max(
+        share_of_cell(picture, r, c, colour)
+        for r in range(max(0, row - 1), min(7, row + 2))
+        for c in range(max(0, column - 1), min(7, column + 2))
+    )
 
 
 @pytest.mark.parametrize("scene_of", [map_scene, list_scene])

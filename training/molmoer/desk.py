@@ -145,16 +145,18 @@ class Desk:
         y = 0.5 - local[:, 1] / depth / (2 * half_height)
         return np.stack([x, y, depth], axis=1)
 
+    def masks(self, camera: str) -> dict[str, np.ndarray]:
+        """Say which pixels show each object that a camera sees, (height, width) bool."""
+        owners = self._pictures.draw_owners(self._data, camera)
+        masks = {name: owners == self._bodies[body] for name, body in self._shown.items()}
+        return {name: mask for name, mask in masks.items() if mask.any()}
+
     def outlines(self) -> dict[str, Outline]:
         """Find every object in the front picture; one that is wholly hidden is left out."""
-        owners = self._pictures.draw_owners(self._data, FRONT)
-        flat, width = owners.ravel(), owners.shape[1]
-        found = {}
-        for name, body in self._shown.items():
-            rows, columns = np.divmod(np.flatnonzero(flat == self._bodies[body]), width)
-            if len(rows):
-                found[name] = self._outline(rows, columns, self._whole_px(name))
-        return found
+        return {
+            name: self._outline(*np.nonzero(mask), self._whole_px(name))
+            for name, mask in self.masks(FRONT).items()
+        }
 
     def _outline(self, rows: np.ndarray, columns: np.ndarray, whole_px: float) -> Outline:
         width, height = self.size_px

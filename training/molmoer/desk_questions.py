@@ -17,7 +17,13 @@ from sim.tasks import KINDS, Task
 from sim.variation import PLAIN_COLOURS
 from training.datasets.embodiment import load_embodiment
 from training.molmoer.desk import BIN, COLOURS_RGB, FRONT, WRIST, Desk, Outline, Place
-from training.molmoer.layouts import draw_layout, is_plain, is_within_reach, pose_freely
+from training.molmoer.layouts import (
+    draw_layout,
+    is_plain,
+    is_within_reach,
+    pose_freely,
+    pose_near,
+)
 from training.molmoer.points import points_text
 from training.molmoer.question import Question, Scene, Split, phrase
 
@@ -33,6 +39,10 @@ NOUNS = ("cube", "block")  # of sim.tasks
 # The cells of a map are a nano picture's tokens: two by two of 13 x 13 patches, fewer at the edges.
 CELLS = 6.5  # in a picture's width or height
 MAP_EDGES = tuple(min(cell / CELLS, 1.0) for cell in range(8))
+WRIST_SHARE = 0.5  # of maps
+FILLED = 0.25  # of a cell by a cube, to count there in the wrist's picture, where cubes are large
+NEAR_SHARE = 0.5  # of hands, where places behind words are asked for
+SEEN_CELLS = 0.3  # that a cube fills in the wrist's picture, to have a place there
 ROBOT = "so101"
 BIN_SHARE = 0.1  # of points; it is always in the same place
 # The switches of MolmoAct2's released prompt (its config.json).
@@ -99,19 +109,48 @@ def desk_scene(desk: Desk, split: Split, rng: np.random.Generator) -> Scene:
 
 
 def map_scene(desk: Desk, split: Split, rng: np.random.Generator) -> Scene:
-    """Lay a desk out with all the robot's cubes and ask in which cell of the picture each is.
+    """Lay a desk out with all the robot's cubes and ask what each cell of one picture shows.
 
-    An answer has a digit for every cell, row by row: so every part of a picture is asked about.
+    An answer has a digit for every cell, row by row: so every part of a picture is asked about. In
+    the front picture it stands in the cell of a cube's middle, in the wrist's, for which the hand
+    is near a cube, in all that it fills.
     """
-    cell_of = _lay_out_in_cells(desk, split, rng)
-    cells = [["0"] * (len(MAP_EDGES) - 1) for _ in MAP_EDGES[1:]]
-    for digit, colour in enumerate(PLAIN_COLOURS, 1):
-        row, column = cell_of[colour]
-        cells[row][column] = str(digit)
+    is_wrist = rng.random() < WRIST_SHARE
+    cells = _wrist_digits(desk, split, rng) if is_wrist else _front_digits(desk, split, rng)
     legend = ", ".join(f"{colour} is {digit}" for digit, colour in enumerate(PLAIN_COLOURS, 1))
-    answer = " ".join(map("".join, cells))
+    answer = " ".join("".join(map(str, row)) for row in cells)
     asked = _plain_question("map", split, rng, answer, a=legend.capitalize())
-    return Scene((desk.picture(FRONT),), (asked,))
+    return Scene((desk.picture(WRIST if is_wrist else FRONT),), (asked,))
+
+
+def _front_digits(desk: Desk, split: Split, rng: np.random.Generator) -> np.ndarray:
+    digits = np.zeros((len(MAP_EDGES) - 1,) * 2, int)
+    cell_of = _lay_out_in_cells(desk, split, rng)
+    for digit, colour in enumerate(PLAIN_COLOURS, 1):
+        digits[cell_of[colour]] = digit
+    return digits
+
+
+def _wrist_digits(desk: Desk, split: Split, rng: np.random.Generator) -> np.ndarray:
+    while True:  # until one is seen
+        _lay_out(desk, split, rng, PLAIN_COLOURS, len(PLAIN_COLOURS), near=1.0)
+        masks = desk.masks(WRIST)
+        shares = np.zeros((1 + len(PLAIN_COLOURS), *(len(MAP_EDGES) - 1,) * 2))
+        shares[0] = FILLED
+        for digit, colour in enumerate(PLAIN_COLOURS, 1):
+            if f"{colour} cube" in masks:
+                shares[digit] = _cell_shares(masks[f"{colour} cube"])
+        digits = shares.argmax(0)
+        if digits.any():
+            return digits
+
+
+def _cell_shares(mask: np.ndarray) -> np.ndarray:
+    """Give how much of each cell of a map a (height, width) mask fills, (7, 7) of 0..1."""
+    rows, columns = ([round(edge * size) for edge in MAP_EDGES] for size in mask.shape)
+    filled = np.add.reduceat(mask.astype(float), rows[:-1], axis=0)
+    filled = np.add.reduceat(filled, columns[:-1], axis=1)
+    return filled / np.outer(np.diff(rows), np.diff(columns))
 
 
 def list_scene(desk: Desk, split: Split, rng: np.random.Generator) -> Scene:
@@ -136,11 +175,16 @@ def mention_scene(desk: Desk, split: Split, rng: np.random.Generator, at_once: f
     It follows at once (a share `at_once` of the questions) or somewhere behind, in the words of the
     robot's own prompt and behind the same two pictures. So a model learns to know it from that word
     on, and knows it when an arm is told the same. The arm's state in it is drawn: it says nothing
-    about where cubes are. Places are rows and columns in tenths of a list's cells, so what lists
-    have taught is their first digits.
+    about where cubes are. A place is a list's cell of the front picture, then that of the wrist's,
+    or "none".
     """
-    moment = _lay_out(desk, split, rng, PLAIN_COLOURS, len(PLAIN_COLOURS))
-    asked = tuple(_mentioning(name, moment, split, rng, at_once) for name in moment.cubes)
+    moment = _lay_out(desk, split, rng, PLAIN_COLOURS, len(PLAIN_COLOURS), near=NEAR_SHARE)
+    masks = desk.masks(WRIST)
+    places = {
+        name: f" {_cell_text(moment.outlines[name].centre)}, {_wrist_place(masks.get(name))}"
+        for name in moment.cubes
+    }
+    asked = tuple(_mentioning(name, places, split, rng, at_once) for name in moment.cubes)
     return Scene((desk.picture(FRONT), desk.picture(WRIST)), asked)
 
 
@@ -158,22 +202,32 @@ def pointing(moment: Moment, split: Split, rng: np.random.Generator) -> Question
 
 
 def _mentioning(
-    name: str, moment: Moment, split: Split, rng: np.random.Generator, at_once: float
+    name: str, places: dict[str, str], split: Split, rng: np.random.Generator, at_once: float
 ) -> Question:
     task = Task(str(rng.choice(KINDS)), name.split()[0])
     words = task.instruction(int(rng.integers(1000)), held_out=split is Split.TEST)
-    others = [other for other in sorted(moment.cubes) if other != name]
-    first, *rest = (_tenths(moment.outlines[cube].centre) for cube in (name, *others))
-    answer = first + "".join(
-        f", the {cube}{place}" for cube, place in zip(others, rest, strict=True)
-    )
+    others = [other for other in sorted(places) if other != name]
+    answer = places[name] + "".join(f", the {cube}{places[cube]}" for cube in others)
     begun = _begun_prompt(words, task.colour, rng, at_once)
     return Question("mention", begun, answer, (0, 1), goes_on=True)
 
 
-def _tenths(centre: tuple[float, float]) -> str:
+def _cell_of(centre: tuple[float, float]) -> tuple[int, int]:
     x, y = centre
-    return f" {int(10 * CELLS * y):02d} {int(10 * CELLS * x):02d}"
+    return bisect(MAP_EDGES, y) - 1, bisect(MAP_EDGES, x) - 1
+
+
+def _cell_text(centre: tuple[float, float]) -> str:
+    row, column = _cell_of(centre)
+    return f"{row} {column}"
+
+
+def _wrist_place(mask: np.ndarray | None) -> str:
+    if mask is None or _cell_shares(mask).sum() < SEEN_CELLS:
+        return "none"
+    rows, columns = np.nonzero(mask)
+    height, width = mask.shape
+    return _cell_text((float(columns.mean() + 0.5) / width, float(rows.mean() + 0.5) / height))
 
 
 def _begun_prompt(words: str, colour: str, rng: np.random.Generator, at_once: float) -> str:
@@ -247,13 +301,22 @@ def reach(moment: Moment, split: Split, rng: np.random.Generator) -> Question | 
 
 
 def _lay_out(
-    desk: Desk, split: Split, rng: np.random.Generator, colours: tuple[str, ...], at_least: int = 1
+    desk: Desk,
+    split: Split,
+    rng: np.random.Generator,
+    colours: tuple[str, ...],
+    at_least: int = 1,
+    near: float = 0.0,
 ) -> Moment:
+    """Lay a desk out; a share `near` of the hands is near a cube."""
     while True:
         places = draw_layout(split, rng, colours, at_least)
         desk.dress(rng)
         desk.lay_out(places)
-        pose_freely(desk, rng)
+        if near and rng.random() < near:
+            pose_near(desk, places, rng)
+        else:
+            pose_freely(desk, rng)
         desk.settle()
         if is_plain(desk):
             return Moment(desk, places)
@@ -264,10 +327,8 @@ def _lay_out_in_cells(
 ) -> dict[str, tuple[int, int]]:
     while True:  # until no two cubes are in one cell
         moment = _lay_out(desk, split, rng, PLAIN_COLOURS, len(PLAIN_COLOURS))
-        centres = {colour: moment.outlines[f"{colour} cube"].centre for colour in PLAIN_COLOURS}
         cell_of = {
-            colour: (bisect(MAP_EDGES, y) - 1, bisect(MAP_EDGES, x) - 1)
-            for colour, (x, y) in centres.items()
+            colour: _cell_of(moment.outlines[f"{colour} cube"].centre) for colour in PLAIN_COLOURS
         }
         if len({*cell_of.values()}) == len(cell_of):
             return cell_of

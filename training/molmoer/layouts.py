@@ -21,6 +21,9 @@ CLEAR_M = 0.015  # a cube's reach is asked only when this much further on it is 
 VISIBLE = 0.6  # of an object's outline, for it to be asked about
 PICTURE_MARGIN = 0.06
 TIP_HEIGHTS_M = (0.07, 0.14)
+# Of a hand near a cube: standard deviation of either direction, heights, and what is kept free.
+NEAR_M, NEAR_HEIGHTS_M = 0.04, (0.02, 0.11)
+BESIDE_M, OVER_M = 0.03, 0.05
 MAX_DRAWS = 1000
 
 
@@ -53,6 +56,18 @@ def pose_freely(desk: Desk, rng: np.random.Generator) -> None:
         return
     while not desk.pose(np.array([*_spot(rng), rng.uniform(*TIP_HEIGHTS_M)])):
         pass
+
+
+def pose_near(desk: Desk, places: Sequence[Place], rng: np.random.Generator) -> None:
+    """Hold the gripper near one of the cubes, open or not, and through none."""
+    cubes_m = np.array([(place.x_m, place.y_m) for place in places])
+    while True:
+        spot_m = cubes_m[rng.integers(len(cubes_m))] + NEAR_M * rng.standard_normal(2)
+        height_m = rng.uniform(*NEAR_HEIGHTS_M)
+        is_free = height_m > OVER_M or np.hypot(*(cubes_m - spot_m).T).min() > BESIDE_M
+        is_open = bool(rng.random() < 0.5)
+        if is_free and desk.pose(np.array([*spot_m, height_m]), is_open=is_open):
+            return
 
 
 def is_plain(desk: Desk) -> bool:

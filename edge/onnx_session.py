@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import onnxruntime
 
-from edge.bundle import Bundle, graph_files
+from edge.bundle import EMBEDDINGS, Bundle, graph_files
 from edge.errors import BundleError, one_line
 from edge.graph_shapes import graph_shapes, shape_problem
+from edge.system_files import SystemFiles
 
 onnxruntime.disable_telemetry_events()  # a robot reports to nobody
+
+_AVAILABLE = re.compile(r"^MemAvailable:\s*(\d+) kB", re.MULTILINE)
 
 Sessions = dict[str, onnxruntime.InferenceSession]  # by the graph's file name
 
@@ -27,9 +32,27 @@ class EngineSettings:
 
 
 def open_sessions(bundle: Bundle, settings: EngineSettings) -> Sessions:
-    """Load every graph of a bundle; raise `BundleError`."""
+    """Load every graph of a bundle; raise `BundleError`, also where they cannot fit."""
+    check_memory(bundle)
     _share_memory()
     return {name: _open(bundle, settings, name) for name in graph_files(bundle.manifest)}
+
+
+def check_memory(bundle: Bundle, system: SystemFiles | None = None) -> None:
+    """Raise `BundleError` when the graphs alone are more than the memory there is.
+
+    What is refused here would otherwise end in the middle of loading, by the kernel's choice and
+    without a word. Embeddings do not count: they are read from disk as they are needed.
+    """
+    system = SystemFiles(Path("/")) if system is None else system
+    found = _AVAILABLE.search(system.text("proc/meminfo") or "")
+    sizes = {name: entry.size_bytes for name, entry in bundle.manifest.files.items()}
+    need_mib = sum(size for name, size in sizes.items() if name != EMBEDDINGS) >> 20
+    if found is not None and need_mib > int(found[1]) >> 10:
+        raise BundleError(
+            f"{bundle.path}: its graphs take {need_mib} MiB of memory or more, and this machine "
+            f"has {int(found[1]) >> 10} MiB free; end what else runs, or build it with fewer bits"
+        )
 
 
 @contextmanager

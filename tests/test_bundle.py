@@ -8,7 +8,9 @@ from conftest import edit_manifest, load_cases
 
 from edge.bundle import REQUIRED_FILES, open_bundle
 from edge.errors import BundleError, ObservationError
+from edge.onnx_session import check_memory
 from edge.policy import Policy
+from edge.system_files import SystemFiles
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -115,3 +117,22 @@ def test_a_refused_observation_leaves_the_policy_usable(bundles):
     with pytest.raises(ObservationError):
         policy.act(**observation(state=np.full(6, np.inf)))
     assert np.isfinite(policy.act(**observation()).actions).all()
+
+
+def test_graphs_that_cannot_fit_are_refused_before_they_are_loaded(bundles, tmp_path):
+    bundle = open_bundle(bundles())
+    files = bundle.manifest.files
+    need = sum(entry.size_bytes for name, entry in files.items() if name != "embeddings.bin")
+    meminfo = tmp_path / "proc" / "meminfo"
+    meminfo.parent.mkdir()
+    for mib, fits in ((need >> 20, True), ((need >> 20) - 1, False)):
+        meminfo.write_text(f"MemTotal: 8000000 kB\nMemAvailable: {mib << 10} kB\n")
+        if fits:
+            check_memory(bundle, SystemFiles(tmp_path))
+            continue
+        with pytest.raises(BundleError, match=rf"take {need >> 20} MiB .* has {mib} MiB free"):
+            check_memory(bundle, SystemFiles(tmp_path))
+
+
+def test_a_system_that_does_not_say_what_is_free_is_not_asked_for_more(bundles, tmp_path):
+    check_memory(open_bundle(bundles()), SystemFiles(tmp_path))

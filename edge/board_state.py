@@ -11,7 +11,6 @@ root.
 
 from __future__ import annotations
 
-import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -23,13 +22,11 @@ from edge.clocks import find_clocks, read_clocks_mhz
 from edge.jtop_source import SOCKET, JtopSource, open_jtop
 from edge.power_modes import ModeLimits, Runner, read_current_mode, read_power_modes
 from edge.power_rails import find_rails, read_power_mw
-from edge.system_files import SystemFiles
+from edge.system_files import MEMORY, SystemFiles, memory_available_mib
 from edge.thermal_zones import find_zones
 from edge.throttling import ThrottleWatch
 
-_MEMORY = "proc/meminfo"
 _COMMAND_S = 4.0
-_AVAILABLE = re.compile(r"^MemAvailable:\s*(\d+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +82,7 @@ class BoardReader:
         self._clocks = find_clocks(self._files)
         self._modes = read_power_modes(self._files)
         self._mode_id: int | None = None
-        self._memory = self._files.kept(_MEMORY)
+        self._memory = self._files.kept(MEMORY)
         self._throttling = ThrottleWatch(self._files, self._clocks, self._run)
         self.identity()
 
@@ -121,7 +118,6 @@ class BoardReader:
             if jtop_total_mw is not None:
                 power_mw, total_mw, power_note = rails_mw, jtop_total_mw, jtop_note
         throttled, reason, events = self._throttling.read(self.mode_limits())
-        available = _AVAILABLE.search(self._memory.text() or "")
         return BoardState(
             t_s=t_s,
             temperatures_c=temperatures_c,
@@ -136,7 +132,7 @@ class BoardReader:
             throttled=throttled,
             throttle_reason=reason,
             over_current_events=events,
-            memory_available_mib=int(available[1]) / 1024 if available else None,
+            memory_available_mib=memory_available_mib(self._memory.text()),
         )
 
     def __enter__(self) -> BoardReader:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,11 +13,9 @@ import onnxruntime
 from edge.bundle import EMBEDDINGS, Bundle, graph_files
 from edge.errors import BundleError, one_line
 from edge.graph_shapes import graph_shapes, shape_problem
-from edge.system_files import SystemFiles
+from edge.system_files import MEMORY, SystemFiles, memory_available_mib
 
 onnxruntime.disable_telemetry_events()  # a robot reports to nobody
-
-_AVAILABLE = re.compile(r"^MemAvailable:\s*(\d+) kB", re.MULTILINE)
 
 Sessions = dict[str, onnxruntime.InferenceSession]  # by the graph's file name
 
@@ -45,13 +42,13 @@ def check_memory(bundle: Bundle, system: SystemFiles | None = None) -> None:
     without a word. Embeddings do not count: they are read from disk as they are needed.
     """
     system = SystemFiles(Path("/")) if system is None else system
-    found = _AVAILABLE.search(system.text("proc/meminfo") or "")
+    free_mib = memory_available_mib(system.text(MEMORY))
     sizes = {name: entry.size_bytes for name, entry in bundle.manifest.files.items()}
     need_mib = sum(size for name, size in sizes.items() if name != EMBEDDINGS) >> 20
-    if found is not None and need_mib > int(found[1]) >> 10:
+    if free_mib is not None and need_mib > free_mib:
         raise BundleError(
             f"{bundle.path}: its graphs take {need_mib} MiB of memory or more, and this machine "
-            f"has {int(found[1]) >> 10} MiB free; end what else runs, or build it with fewer bits"
+            f"has {free_mib:.0f} MiB free; end what else runs, or build it with fewer bits"
         )
 
 

@@ -11,7 +11,10 @@ import re
 from io import FileIO
 from pathlib import Path
 
+MEMORY = "proc/meminfo"
+
 _MOST_BYTES = 1 << 16
+_AVAILABLE = re.compile(r"^MemAvailable:\s*(\d+) kB", re.MULTILINE)
 
 
 class SystemFiles:
@@ -96,6 +99,12 @@ def number_from_text(text: str | None) -> float | None:
         return float(int(word[0], 16)) if word[0].startswith("0x") else float(word[0])
     except ValueError:
         return None
+
+
+def memory_available_mib(meminfo: str | None) -> float | None:
+    """Return what programs can still take, from the text of `MEMORY`; None where it is not said."""
+    found = _AVAILABLE.search(meminfo or "")
+    return int(found[1]) / 1024 if found else None
 
 
 def _cleaned(content: bytes) -> str:

@@ -165,12 +165,11 @@ def _trials(
     require_desk()
     from sim.rollout import RolloutSettings, at_rungs, draw_trials
 
-    cells = open_bundle(bundle).manifest.model.depth_cells
     settings = RolloutSettings(
         replan_s=options.replan_s,
         latency_s=options.latency_s,
         limit_s=options.limit_s,
-        depth=conditions.depth or ("incremental" if cells else "off"),
+        depth=conditions.depth or open_bundle(bundle).manifest.model.usual_depth,
         chunking=options.chunking,
         norm_tag=conditions.norm_tag,
     )

@@ -12,7 +12,8 @@ from benchmarks.loop_bench import measure_loop
 from benchmarks.loop_table import print_loop
 from edge.gate_entry import judged_depth
 from edge.manifest import read_manifest
-from edge.run_arguments import DEPTH_MODES, add_acceptance
+from edge.observation import DEPTH_MODES
+from edge.run_arguments import add_acceptance
 from edge.run_options import RunOptions
 
 RATES_HZ = (50.0, 100.0, 200.0)

@@ -51,10 +51,9 @@ def _run(
     tag = varied_tag(tag, manifest, tag.action_horizon)
     policy.bundle.tags[tag.name] = tag
     state = tag.state.unnormalize(np.zeros(tag.state.dim))
-    depth = "incremental" if manifest.model.depth_cells else "off"
     for number, images in enumerate(moving_pictures(manifest, count, changed_percent, cycles + 1)):
         started = time.perf_counter()
-        result = policy.act(images, TASK, state, tag.name, depth=depth)
+        result = policy.act(images, TASK, state, tag.name, depth=manifest.model.usual_depth)
         _tell(
             phase=f"cycle {number}" if number else "first call",
             seconds=time.perf_counter() - started,

@@ -22,7 +22,8 @@ from benchmarks.profile_run import REST_S, Profiled, ProfileOptions, measure_pro
 from benchmarks.profile_table import print_profile
 from edge.gate_entry import judged_depth
 from edge.manifest import read_manifest
-from edge.run_arguments import DEPTH_MODES, add_acceptance
+from edge.observation import DEPTH_MODES
+from edge.run_arguments import add_acceptance
 from edge.simulated_world import INSTALL_HINT
 
 LOOP_S = 30.0

@@ -95,6 +95,11 @@ class ModelEntry:
         """Number of the tokens that can be asked for, see `head_tokens`."""
         return self.depth_codes + (self.action_codes + 3 if self.action_codes else 0)
 
+    @property
+    def usual_depth(self) -> str:
+        """How depth is asked for where nothing else is said: `incremental` if there is depth."""
+        return "incremental" if self.depth_cells else "off"
+
 
 @dataclass(frozen=True, slots=True)
 class TokenEntry:

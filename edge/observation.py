@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -11,8 +11,8 @@ from edge.errors import ObservationError, shown
 from edge.manifest import MAX_CAMERAS
 from edge.normalization import RobotTag
 
-DEPTH_MODES = ("off", "full", "incremental")
 DepthMode = Literal["off", "full", "incremental"]
+DEPTH_MODES: tuple[str, ...] = get_args(DepthMode)
 ActionsMode = Literal["continuous", "discrete"]
 _MAX_SIDE_PX = 8192
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from edge.gate_entry import FAILED, UNJUDGED
 from edge.manifest import CONTINUOUS, DISCRETE
+from edge.observation import DEPTH_MODES
 from edge.run_options import RunOptions
-
-DEPTH_MODES = ("off", "full", "incremental")
 
 
 def add_run(commands: argparse._SubParsersAction) -> None:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from edge.gate_entry import PASSED, check_text, standing
 from edge.manifest import CONTINUOUS, DISCRETE, Manifest
-from edge.run_arguments import DEPTH_MODES
+from edge.observation import DEPTH_MODES
 from firmware_bridge.command_line import one_or_more, zero_or_more
 from quantization.fidelity.observations import SIM
 from quantization.gate import SAMPLES, TRIALS, GateSettings, judge_bundle

@@ -116,7 +116,7 @@ def verdict_line(rung: Rung, verdict: RungVerdict, report: ClosedLoopReport) -> 
 def _acting(
     bundle: Path, manifest: Manifest, tag: RobotTag, profile: Profile, settings: LadderSettings
 ) -> Acting:
-    depth = settings.depth or ("incremental" if manifest.model.depth_cells else "off")
+    depth = settings.depth or manifest.model.usual_depth
     actions = settings.actions or manifest.model.actions[0]
     chunk_s = tag.n_action_steps / profile.arm.action_hz
     asked = Asked(actions, tag.name, depth)

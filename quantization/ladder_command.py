@@ -9,8 +9,8 @@ from tqdm import tqdm
 
 from edge.gate_entry import PASSED
 from edge.manifest import CONTINUOUS, DISCRETE
+from edge.observation import DEPTH_MODES
 from edge.profile import load_profile
-from edge.run_arguments import DEPTH_MODES
 from edge.rung_verdicts import LADDER_NAME
 from firmware_bridge.command_line import one_or_more, zero_or_more
 from quantization.ladder import LATENCY_S, TRIALS, LadderSettings, judge_rungs

@@ -74,7 +74,6 @@ def play(
     """Show observations to a policy, as far apart as on the robot; return how many there were."""
     tag = choose_tag(policy.bundle.tags, norm_tag)
     model = policy.bundle.manifest.model
-    depth = "incremental" if model.depth_cells else "off"
     random = np.random.default_rng(sampling.seed)
     shape = (1, tag.action_horizon, model.max_action_dim)
     count, episode = 0, None
@@ -83,7 +82,7 @@ def play(
             policy.reset()
             episode = seen.episode
         noise = random.standard_normal(shape, np.float32)
-        policy.act(seen.images, seen.task, seen.state, tag.name, depth, noise)
+        policy.act(seen.images, seen.task, seen.state, tag.name, model.usual_depth, noise)
         count += 1
         progress()
     if not count:

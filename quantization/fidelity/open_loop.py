@@ -114,9 +114,7 @@ def check_same_source(small: Bundle, whole: Bundle) -> None:
 
 def depth_mode(policy: Policy, conditions: Conditions) -> DepthMode:
     """Return how depth is asked for."""
-    if conditions.depth is not None:
-        return conditions.depth
-    return "incremental" if policy.bundle.manifest.model.depth_cells else "off"
+    return conditions.depth or policy.bundle.manifest.model.usual_depth
 
 
 def _act(

@@ -62,8 +62,8 @@ data/skill/recoveries:
 
 # Where the policy brings itself, and what the scripted expert would do there.
 data/skill/corrections: | runs/skill/expert/bundle
-	$(MOMENTS) --every 10 --episodes 120 --tasks touch,put_in_bin,put_in_bin,push_to_mark \
-	  --starts folded=0.5,somewhere=0.1,missed=0.1,after=0.3 --seed 11 \
+	$(MOMENTS) --every 10 --episodes 150 --starts folded=0.5,somewhere=0.1,missed=0.1,after=0.3 \
+	  --tasks touch,put_in_bin,put_in_bin,push_to_mark,push_to_mark --seed 11 \
 	  --policy runs/skill/expert/bundle
 
 runs/skill/%/bundle: | runs/skill/%/checkpoint

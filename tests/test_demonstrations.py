@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ pytest.importorskip("mujoco", reason="the simulator needs mujoco")
 torch = pytest.importorskip("torch", reason="datasets are written with LeRobot")
 pytest.importorskip("lerobot", reason="datasets are written with LeRobot")
 
+from conftest import REFERENCE
+
 from firmware_bridge.calibration import JOINTS
+from quantization.build import build_bundle
 from sim.demonstration import demonstrate, draw_plan
 from sim.gl import GlError, ensure_gl
 from sim.offline_world import OfflineWorld
@@ -277,6 +281,19 @@ def test_what_does_no_task_takes_no_option_that_could_change_one(kind, other, ca
     asked = ["demos", "out", "--episodes", "1", "--seed", "0", kind, *other]
     assert main(asked) == 2
     assert f"{kind} does no task; leave out --policy" in capsys.readouterr().err
+
+
+def test_depth_is_asked_of_a_policy_that_has_it(tmp_path, capsys):
+    asked = ["demos", "out", "--episodes", "1", "--seed", "0", "--depth", "incremental"]
+    assert main(asked) == 2
+    assert "--depth incremental: no policy is asked; give --policy" in capsys.readouterr().err
+    checkpoint, without = tmp_path / "checkpoint", tmp_path / "without"
+    shutil.copytree(REFERENCE / "two_cameras" / "checkpoint", checkpoint)
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(config | {"enable_depth_reasoning": False}))
+    build_bundle(checkpoint, without, "fp32")
+    assert main([*asked, "--policy", str(without)]) == 2
+    assert f"{without} has no depth tokens; leave it out" in capsys.readouterr().err
 
 
 def test_beginnings_and_recoveries_are_two_recordings(capsys):

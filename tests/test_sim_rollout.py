@@ -26,7 +26,14 @@ from sim.tasks import (
     Task,
 )
 from sim.variation import draw_lights
-from sim.visits import HORIZON, advice, visit_beginnings, visit_expert, visit_recoveries
+from sim.visits import (
+    HORIZON,
+    advice,
+    visit_beginnings,
+    visit_expert,
+    visit_policy,
+    visit_recoveries,
+)
 
 TICKS_A_CHUNK = 15
 LATENCY_TICKS = 3
@@ -262,6 +269,37 @@ def test_calls_are_held_to_what_the_arm_does_meanwhile_unless_told_not_to(world,
     assert all(committed is not None for _, committed in held.asked[1:])
     assert all(committed is None for _, committed in free.asked)
     assert {task for task, _ in held.asked} == {trial.instruction}
+
+
+class Stubborn(Advised):
+    """Does what the expert would do for another cube, and notes how it is asked for depth."""
+
+    def act(self, images, task, state, norm_tag, **options):
+        self.asked.append(options["depth"])
+        asked, self.asked = self.asked, []
+        answer = super().act(images, task, state, norm_tag, **options | {"depth": "off"})
+        self.asked = asked
+        return answer
+
+
+def test_where_a_policy_brings_itself_the_expert_says_what_it_would_do_there(world, policy):
+    plan = draw_plan(6, 0, kinds=(TOUCH,), light_only=True, starts={FOLDED: 1.0})
+    other = next(colour for colour in world.cubes if colour != plan.task.colour)
+    stubborn = Stubborn(world, policy, other)
+    settings = RolloutSettings(limit_s=4.0, depth="incremental")
+    visits = visit_policy(world, plan, stubborn, 10, settings)
+    assert set(stubborn.asked) == {"incremental"}
+    assert not visits.episode.succeeded
+    assert visits.episode.seen_ticks == list(range(0, 10 * len(visits.states), 10))
+    assert len(visits.states) == len(visits.chunks) == 13
+    assert set(visits.instructions) == {plan.instruction}
+    rng = np.random.default_rng(0)
+    wanted, done = (
+        advice(world, Task(TOUCH, colour), rng)[-1, 0] for colour in (plan.task.colour, other)
+    )
+    told, there = visits.chunks[-1, -1, 0], visits.states[-1, 0]
+    assert abs(there - done) < abs(there - wanted)  # the pan: the policy drives, and went astray
+    assert abs(told - wanted) < 0.2 * abs(told - done)
 
 
 class Watched(Advised):

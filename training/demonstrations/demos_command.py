@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge.observation import DEPTH_MODES
 from training.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -85,6 +86,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "not",
     )
     parser.add_argument(
+        "--depth",
+        choices=DEPTH_MODES,
+        default="off",
+        help="how the policy is asked for depth (default off)",
+    )
+    parser.add_argument(
         "--other-tasks",
         type=_share,
         default=0.0,
@@ -140,7 +147,9 @@ def _run(args: argparse.Namespace) -> int:
     if args.beginnings and args.recoveries:
         raise TrainingError("--beginnings and --recoveries: give one of them")
     if args.policy is not None:
-        _check_bundle(args.policy)
+        _check_bundle(args.policy, args.depth)
+    elif args.depth != "off":
+        raise TrainingError(f"--depth {args.depth}: no policy is asked; give --policy")
     settings = Settings(
         args.seed,
         size,
@@ -151,6 +160,7 @@ def _run(args: argparse.Namespace) -> int:
         every=args.every,
         other_tasks=args.other_tasks,
         policy=args.policy,
+        depth=args.depth,
         beginnings=args.beginnings,
         recoveries=args.recoveries,
     )
@@ -176,14 +186,16 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check_bundle(bundle: Path) -> None:
+def _check_bundle(bundle: Path, depth: str) -> None:
     from edge.bundle import open_bundle
     from edge.errors import EdgeError
 
     try:
-        open_bundle(bundle)
+        model = open_bundle(bundle).manifest.model
     except EdgeError as error:
         raise TrainingError(f"--policy: {error}") from error
+    if depth != "off" and not model.depth_cells:
+        raise TrainingError(f"--depth {depth}: {bundle} has no depth tokens; leave it out")
 
 
 class _Progress:

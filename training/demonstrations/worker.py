@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edge.observation import DepthMode
 from edge.policy import Policy
 from sim.camera_process import CAMERA_NAMES
 from sim.demonstration import STARTS, Plan, draw_plan
@@ -49,6 +50,7 @@ class Settings:
     starts: tuple[tuple[str, float], ...] = tuple(STARTS.items())
     other_tasks: float = 0.0  # the chance of a moment to ask for something else
     policy: Path | None = None  # a bundle that drives, while the expert says what it would do
+    depth: DepthMode = "off"  # how the policy is asked for it
     beginnings: bool = False  # the arm goes anywhere, and every cube is asked for
     recoveries: bool = False  # the arm goes astray, and the expert mends it
 
@@ -150,9 +152,8 @@ def _visits(world: OfflineWorld, plan: Plan, settings: Settings) -> Visits:
         return visit_expert(world, plan, settings.every, settings.other_tasks)
     if _policy is None:
         _policy = Policy.open(settings.policy, PROFILE)
-    return visit_policy(
-        world, plan, _policy, settings.every, RolloutSettings(), settings.other_tasks
-    )
+    rollout = RolloutSettings(depth=settings.depth)
+    return visit_policy(world, plan, _policy, settings.every, rollout, settings.other_tasks)
 
 
 def _store(visits: Visits, folder: Path) -> Path:

@@ -48,7 +48,7 @@ def check_memory(bundle: Bundle, system: SystemFiles | None = None) -> None:
     if free_mib is not None and need_mib > free_mib:
         raise BundleError(
             f"{bundle.path}: its graphs take {need_mib} MiB of memory or more, and this machine "
-            f"has {free_mib:.0f} MiB free; end what else runs, or build it with fewer bits"
+            f"has {int(free_mib)} MiB free; end what else runs, or build it with fewer bits"
         )
 
 
